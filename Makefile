@@ -42,7 +42,7 @@ setup:
 
 lab: setup
 	@echo "==> JupyterLab; it stops with Ctrl-C"
-	@$(VENV_PYTHON) -m jupyterlab $(LAB) notebooks/01_float_baseline.ipynb
+	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. $(LAB) notebooks/01_float_baseline.ipynb
 
 run: setup
 	@$(VENV_PYTHON) -m blaze_utils.notebooks run $(NOTEBOOKS)

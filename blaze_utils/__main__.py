@@ -28,12 +28,15 @@ CHECKPOINT = ROOT / "data" / "checkpoints" / "blaze_float.pth"
 
 def draw_command(options: argparse.Namespace) -> None:
     """Draw a folder of scenes."""
-    folder = draw_dataset(options.folder, options.count, options.seed, options.workers, options.quality)
+    folder = draw_dataset(
+        options.folder, options.count, options.seed, options.workers, options.quality
+    )
     print(f"{options.folder}: {len(folder)} scenes")
 
 
 def train_command(options: argparse.Namespace) -> None:
-    """Draw the training scenes, train the float detector and store it beside its log and its recipe."""
+    """Draw the training scenes, train the float detector and store it beside its log and its
+    recipe."""
     dataset = draw_dataset(options.data, options.scenes, options.data_seed, options.workers)
     output: Path = options.output
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,6 @@ def train_command(options: argparse.Namespace) -> None:
         options.steps,
         seed=options.seed,
         device=options.device,
-        num_workers=options.workers,
         log_path=output.with_suffix(".csv"),
         resume_path=resume,
     )
@@ -98,8 +100,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
 
     def command(name, function, **defaults):
-        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub = commands.add_parser(
+            name,
+            help=function.__doc__,
+            description=function.__doc__,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
         sub.set_defaults(run=function, **defaults)
         return sub
 
@@ -111,13 +117,17 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--quality", type=int, default=95, help="of the JPEG files")
 
     fit = command("train", train_command)
-    fit.add_argument("--data", type=Path, default=ROOT / "data" / "train", help="where the scenes are kept")
+    fit.add_argument(
+        "--data", type=Path, default=ROOT / "data" / "train", help="where the scenes are kept"
+    )
     fit.add_argument("--scenes", type=int, default=3000)
     fit.add_argument("--data-seed", type=int, default=1)
     fit.add_argument("--steps", type=int, default=4500)
-    fit.add_argument("--seed", type=int, default=0, help="of the weights and the order of the scenes")
+    fit.add_argument(
+        "--seed", type=int, default=0, help="of the weights and the order of the scenes"
+    )
     fit.add_argument("--device", default="cpu", help="cpu, cuda, mps")
-    fit.add_argument("--workers", type=int, default=1, help="processes that draw scenes and prepare batches")
+    fit.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
     fit.add_argument("--output", type=Path, default=CHECKPOINT)
 
     test = command("evaluate", evaluate_command)
@@ -128,7 +138,9 @@ def parser() -> argparse.ArgumentParser:
     find.add_argument("--score-threshold", type=float, default=0.5)
     for sub in (test, find):
         sub.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-        sub.add_argument("--long-side", type=int, default=640, help="larger images are reduced to it")
+        sub.add_argument(
+            "--long-side", type=int, default=640, help="larger images are reduced to it"
+        )
     return top
 
 

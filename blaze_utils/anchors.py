@@ -44,8 +44,8 @@ def prior_boxes(size: tuple[int, int]) -> Tensor:
         size: (height, width) in pixels, positive; a level has ceil(size / stride) rows and columns.
 
     Returns:
-        float32 ``[P, 4]``, rows cx, cy, w, h in pixels: stride 8 first, then stride 16; within a level
-        by rows, then columns, then sizes; centres at (index + 0.5) * stride. Not clipped to the input.
+        float32 ``[P, 4]``, rows cx, cy, w, h in pixels: stride 8 first, then stride 16; within a
+        level by rows, then columns, then sizes; centres at (index + 0.5) * stride; not clipped.
 
     Raises:
         ValueError: a side is not positive.
@@ -135,7 +135,7 @@ def match(
     Args:
         boxes: float ``[N, 4]`` x1, y1, x2, y2 in pixels, N may be 0.
         priors: float ``[P, 4]`` cx, cy, w, h in pixels.
-        ignored: bool ``[N]``, True for faces that are neither to be found nor background; None: none.
+        ignored: bool ``[N]``, True for faces that are neither face nor background; None: none.
         threshold: least IoU of a match.
 
     Returns:

@@ -1,8 +1,8 @@
 """Random crops of training images: where, how large, mirrored or not, in which colours.
 
 Plain numpy and OpenCV on uint8 BGR images ``[H, W, 3]``; boxes are ``[N, 4]`` x1, y1, x2, y2 and
-landmarks ``[N, 5, 2]`` x, y in pixels. All chance comes from the generator that is passed in, so that
-the same generator state gives the same crop.
+landmarks ``[N, 5, 2]`` x, y in pixels. All chance comes from the generator that is passed in, so
+that the same generator state gives the same crop.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 CROP_TRIES = 8
 """Crops drawn until one holds the centre of a face."""
 
-EMPTY_CROP_SHARE = 0.06
+EMPTY_CROP_SHARE = 0.2
 """Chance that a crop without faces is kept all the same."""
 
 CROP_SCALES = ((0.3, 0.6), (0.6, 1.0), (1.0, 1.0), (1.0, 1.35))
-"""Ranges of the crop's side, as a share of the image's shorter side; beyond 1 the crop is padded."""
+"""Ranges of the crop's side, as a share of the image's shorter side; above 1 it is padded."""
 CROP_SCALE_CHANCES = (0.25, 0.40, 0.15, 0.20)
 
 MOST_OCCLUSION = 0.8
@@ -49,7 +49,7 @@ def choose_crop(
 def cut(
     image: np.ndarray, left: int, top: int, side: int, size: int, fill: tuple[float, ...]
 ) -> np.ndarray:
-    """Cut a square out of an image, ``fill`` (BGR) beyond its border, and scale it to ``size`` px."""
+    """Cut a square out of an image, ``fill`` (BGR) beyond its border, and scale it to ``size``."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     part = image[y1:y2, x1:x2]
@@ -130,7 +130,7 @@ def sort_out_faces(
 
     Returns:
         float32 ``[N, 4]`` boxes clipped to the crop; bool ``[N]`` kept, False for faces (almost)
-        outside; bool ``[N]`` ignored, for faces too hidden, too small, or with their centre outside.
+        outside; bool ``[N]`` ignored, for faces too hidden, too small, or centred outside.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     outside = ((centre <= 0) | (centre >= size)).any(axis=1)

@@ -28,8 +28,8 @@ class TrainingBatches(Dataset):
 
     Args:
         dataset: ``dataset[i]`` gives a ``datasets.Sample`` (name, image, labels).
-        batch_size: images a batch. Each epoch sees every image once, in an order of its own; a batch
-            may span two epochs.
+        batch_size: images a batch. Each epoch sees every image once, in an order of its own; a
+            batch may span two epochs.
         seed: item k depends on (seed, k) and nothing else.
 
     An item is ``images`` uint8 ``[B, S, S, 3]`` BGR, ``labels`` int64 ``[B, P]`` (1 face, 0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
+
+# On import, torch.utils.benchmark looks for a CUDA toolkit, and where it finds one without a GPU it
+# says so on stderr, with the toolkit's path: nothing that a reader of a notebook needs.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+from torch.utils.benchmark import Timer  # noqa: E402
 
 
 class Latency(NamedTuple):
@@ -163,3 +168,19 @@ def _shape_recorder(shapes: dict[str, tuple[int, ...] | None], name: str) -> Cal
         shapes[name] = tuple(output.shape) if isinstance(output, torch.Tensor) else None
 
     return record
+
+
+def count_operators(model: nn.Module, example: torch.Tensor) -> pd.Series:
+    """Count how often each of PyTorch's operators runs in one call, with PyTorch's profiler.
+
+    Operators that are called by others count as well: ``aten::max_pool2d`` on a quantized tensor
+    brings ``aten::quantized_max_pool2d`` along.
+
+    Returns:
+        int64 counts, indexed by the operator's name, most frequent first; names in order on ties.
+    """
+    # The newer profiler (Kineto) writes notes of its own to stderr, which would land in notebooks.
+    with torch.inference_mode(), torch.autograd.profiler.profile(use_kineto=False) as profile:
+        model(example)
+    names = pd.Series([event.name for event in profile.function_events], dtype=object)
+    return names.value_counts().sort_index().sort_values(ascending=False, kind="stable")

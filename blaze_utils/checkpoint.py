@@ -1,8 +1,8 @@
 """Store and load the weights of float models, safely.
 
 A checkpoint is what ``torch.save(model.state_dict(), path)`` writes. Two habits of published
-checkpoints are understood: keys that start with ``module.`` (trained with ``nn.DataParallel``), and a
-dict that holds the weights under ``state_dict``.
+checkpoints are understood: keys that start with ``module.`` (trained with ``nn.DataParallel``), and
+a dict that holds the weights under ``state_dict``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _weights(stored: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no weights (expected a dict of named tensors)")
     for key, value in stored.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {key!r} is a {type(value).__name__}, not a named tensor")
+            raise CheckpointError(f"{path}: {key!r}: {type(value).__name__} is no named tensor")
     if all(key.startswith(PREFIX) for key in stored):
         return {key[len(PREFIX):]: value for key, value in stored.items()}
     return dict(stored)

@@ -1,4 +1,4 @@
-"""From an image to the faces in it: preprocessing, the network, decoding, non-maximum suppression."""
+"""From an image to its faces: preprocessing, the network, decoding, non-maximum suppression."""
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,10 +1,11 @@
 """The labels of the faces of an image: in memory, on disk, and how difficult each face is.
 
-The text format is that of RetinaFace's ``label.txt`` [1]_, with five columns of our own at the end::
+The text format is that of RetinaFace's ``label.txt`` [1]_, with five columns of our own at the
+end. An image without faces is its name alone, as the second one here::
 
     # 00000.jpg
     x y w h  lx ly flag  (five times)  quality  occlusion blur light yaw inside
-    # an image without faces has no line of its own below its name.jpg
+    # 00001.jpg
 
 .. [1] Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019.
 """

@@ -19,8 +19,8 @@ BOX_WEIGHT, CLASS_WEIGHT, LANDMARK_WEIGHT = 2.0, 1.0, 0.25
 NEGATIVES_PER_FACE = 7
 """Background priors that count in the loss, the hardest ones, for every prior that is a face."""
 
-LEAST_NEGATIVES = 20
-"""As many background priors count in each image at least, so that images without faces teach too."""
+LEAST_NEGATIVES = 40
+"""As many background priors count in each image at least, so that empty images teach too."""
 
 
 class Losses(NamedTuple):
@@ -51,7 +51,7 @@ def multibox_loss(
     """Compare the network's outputs with what the priors should have said.
 
     Box and landmark loss are smooth L1 sums over the priors that are faces. The class loss is the
-    cross-entropy of these and of the hardest background priors (7 for a face prior, at least 20 an
+    cross-entropy of these and of the hardest background priors (7 for a face prior, at least 40 an
     image). Each is divided by the number of face priors in the batch (at least 1).
 
     Args:

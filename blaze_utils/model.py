@@ -1,8 +1,8 @@
 """The float face detector of the series: ``Blaze``, built from ``BlazeBlock``.
 
 The network is the one of https://github.com/zineos/blazeface (a BlazeFace-like detector with the
-heads of RetinaFace), which the article quantizes. Module names, the spelling ``actvation`` included,
-and so the keys of ``state_dict()`` are the same as there: its published weights load strictly.
+heads of RetinaFace), which the article quantizes. Module names, the spelling ``actvation``
+included, and so the keys of ``state_dict()`` are the same as there: its weights load strictly.
 
 Two seams serve a quantizable subclass, after torchvision's convention: ``Blaze(block=...)`` says
 which block class to build from, and the body of the forward pass is ``Blaze._forward_impl``.
@@ -60,8 +60,8 @@ class BlazeBlock(nn.Module):
         out_channels: channels of the output; at stride 1 the same as ``in_channels``.
         stride: 1, or 2 to halve height and width (which must then be even).
         bottleneck: None for a single block (one depthwise 5x5 and 1x1 pair); a number of channels
-            for a double block: the first pair narrows to it, a second pair, whose 5x5 convolution is
-            a full one, widens to ``out_channels``.
+            for a double block: the first pair narrows to it, a second pair, whose 5x5 convolution
+            is a full one, widens to ``out_channels``.
 
     Raises:
         ValueError: ``stride`` is neither 1 nor 2, or 1 with different channels in and out.
@@ -126,8 +126,8 @@ def join_heads(maps: HeadMaps) -> tuple[Tensor, Tensor, Tensor]:
             stride, as ``Blaze._forward_impl`` gives them.
 
     Returns:
-        loc ``[N, P, 4]``, conf ``[N, P, 2]``, landm ``[N, P, 10]``, in the order of ``prior_boxes``:
-        stride 8 first, then rows, columns, sizes.
+        loc ``[N, P, 4]``, conf ``[N, P, 2]``, landm ``[N, P, 10]``, in the order of
+        ``prior_boxes``: stride 8 first, then rows, columns, sizes.
     """
     def join(levels: list[Tensor], values: int) -> Tensor:
         rows = [m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, values) for m in levels]
@@ -144,9 +144,9 @@ class Blaze(nn.Module):
 
     Returns:
         ``loc [N, P, 4]``, ``conf [N, P, 2]`` and ``landm [N, P, 10]``, float32, where
-        P = 2 * (H / 8) * (W / 8) + 6 * (H / 16) * (W / 16). ``loc`` and ``landm`` are offsets from the
-        prior boxes (``anchors.decode_boxes``, ``anchors.decode_landmarks``); ``conf`` are logits
-        (background, face), without a softmax, in training and evaluation mode alike.
+        P = 2 * (H / 8) * (W / 8) + 6 * (H / 16) * (W / 16). ``loc`` and ``landm`` are offsets
+        from the prior boxes (``anchors.decode_boxes``, ``anchors.decode_landmarks``); ``conf`` are
+        logits (background, face), without a softmax, in training and evaluation mode alike.
 
     Args:
         block: the class of the residual blocks, ``BlazeBlock`` or a subclass.

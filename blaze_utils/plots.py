@@ -1,7 +1,8 @@
 """Figures of the series, in one palette: ground truth, float and int8 never share a colour.
 
-Every function draws into matplotlib axes, or makes a figure and returns it; none calls `plt.show`.
-The colours are Okabe and Ito's, which stay apart for colour-blind readers; curves differ in line style too.
+Every function draws into matplotlib axes, or makes a figure and returns it; none calls
+`plt.show`. The colours are Okabe and Ito's, which stay apart for colour-blind readers; curves
+differ in line style too.
 """
 
 from __future__ import annotations
@@ -48,15 +49,26 @@ def draw_boxes(
         ax.add_patch(outline)
         if scores is not None:
             label = {"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.8}
-            ax.text(x1, y1, f"{scores[number]:.2f}", color="white", fontsize=7, va="bottom", bbox=label,
-                    clip_on=True)
+            ax.text(
+                x1,
+                y1,
+                f"{scores[number]:.2f}",
+                color="white",
+                fontsize=7,
+                va="bottom",
+                bbox=label,
+                clip_on=True,
+            )
 
 
 def draw_landmarks(ax: Axes, landmarks: np.ndarray, size: float = 8) -> None:
-    """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, corners of the mouth pink."""
+    """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, corners of the mouth
+    pink."""
     points = np.asarray(landmarks, float)
     for index, colour in enumerate(LANDMARK_COLOURS):
-        ax.scatter(*points[:, index].T, s=size, color=colour, edgecolors="black", linewidths=0.3, zorder=3)
+        ax.scatter(
+            *points[:, index].T, s=size, color=colour, edgecolors="black", linewidths=0.3, zorder=3
+        )
 
 
 def draw_truth(ax: Axes, labels: FaceLabels, landmarks: bool = False) -> None:
@@ -85,7 +97,7 @@ def draw_detections(
 def contact_sheet(
     images: Sequence[np.ndarray], columns: int = 6, labels: Sequence[FaceLabels] | None = None
 ) -> Figure:
-    """Many images on one sheet, uint8 [H, W, 3] BGR of the same shape, with their labels if given."""
+    """Many images on one sheet, uint8 [H, W, 3] BGR of one shape, with their labels if given."""
     rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]
     size = (10, 10 / columns * height / width * rows)
@@ -99,13 +111,21 @@ def contact_sheet(
     return figure
 
 
-def plot_precision_recall(ax: Axes, curves: Mapping[str, PrecisionRecall], colour: str, name: str) -> None:
+def plot_precision_recall(
+    ax: Axes, curves: Mapping[str, PrecisionRecall], colour: str, name: str
+) -> None:
     """Draw the curves of one detector, keyed by setting, each in the setting's line style."""
     for setting in SETTINGS:
         curve = curves[setting]
         label = f"{name}, {setting}: AP {average_precision(curve):.3f}"
         ax.plot(curve.recall, curve.precision, color=colour, ls=LINE_STYLES[setting], label=label)
-    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02), title="Precision and recall")
+    ax.set(
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1.01),
+        ylim=(0, 1.02),
+        title="Precision and recall",
+    )
     ax.legend(loc="lower left")
 
 
@@ -122,10 +142,25 @@ def draw_network(ax: Axes, outputs: Mapping[str, tuple[int, ...]], taps: Mapping
         ax.add_patch(Rectangle((x, -tall / 2), wide, tall, fc="#DCE6F2", ec=FLOAT))
         middle = x + wide / 2
         ax.text(middle, tall / 2 + 0.5, name, ha="center", va="bottom", fontsize=8, rotation=45)
-        ax.text(middle, 0, f"{channels}×{height}×{width}", ha="center", va="center", fontsize=7, rotation=90)
+        ax.text(
+            middle,
+            0,
+            f"{channels}×{height}×{width}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            rotation=90,
+        )
         if name in taps:
-            ax.annotate(taps[name], (middle, -tall / 2), (middle, -12), ha="center", va="top", fontsize=8,
-                        arrowprops={"arrowstyle": "<-", "color": OTHER})
+            ax.annotate(
+                taps[name],
+                (middle, -tall / 2),
+                (middle, -12),
+                ha="center",
+                va="top",
+                fontsize=8,
+                arrowprops={"arrowstyle": "<-", "color": OTHER},
+            )
         x += wide + 0.5
     ax.set(xlim=(-0.5, x), ylim=(-16, 13))
     ax.axis("off")

@@ -30,8 +30,8 @@ def load_tensors(path: str | Path) -> object:
     """Read a file of tensors onto the CPU, with ``weights_only=True``: it cannot run code.
 
     Raises:
-        CheckpointError: the file is missing, damaged, not written by ``torch.save``, or a pickle that
-            asks for anything else than tensors and plain values.
+        CheckpointError: the file is missing, damaged, not written by ``torch.save``, or a pickle
+            that asks for anything else than tensors and plain values.
         OSError: the file is there but cannot be read.
     """
     path = Path(path)

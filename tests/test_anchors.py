@@ -63,7 +63,8 @@ def test_an_unknown_landmark_stays_unknown():
 
 
 # Five priors of 10 x 10 px side by side, with gaps, and a larger one around the first.
-PRIORS = torch.tensor([[5.0 + 20 * i, 5.0, 10.0, 10.0] for i in range(5)] + [[5.0, 5.0, 20.0, 20.0]])
+ROW = [[5.0 + 20 * i, 5.0, 10.0, 10.0] for i in range(5)]
+PRIORS = torch.tensor([*ROW, [5.0, 5.0, 20.0, 20.0]])
 
 
 def square(left, top=0.0, side=10.0):
@@ -107,6 +108,13 @@ def test_two_faces_with_the_same_best_prior():
         labels, index = match(torch.tensor(order), PRIORS)
         assert labels[1] == 1
         assert index[1] == order.index(good)
+
+
+def test_a_small_face_keeps_its_prior_beside_a_large_one():
+    large, small = square(-5, -5, 20), square(3, 3, 4)
+    labels, index = match(torch.tensor([large, small]), PRIORS)
+    assert labels[[0, 5]].tolist() == [1, 1]
+    assert index[[0, 5]].tolist() == [1, 0]  # though the large one overlaps prior 0 more
 
 
 def test_a_face_that_overlaps_nothing_changes_nothing():

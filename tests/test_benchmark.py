@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from blaze_utils.benchmark import compare, count_macs, latency, stored_bytes
+from blaze_utils.benchmark import (
+    compare,
+    count_macs,
+    count_operators,
+    latency,
+    stored_bytes,
+)
 from blaze_utils.model import Blaze, BlazeBlock
 
 SHORT = {"min_run_time": 0.02}
@@ -102,3 +108,9 @@ def test_macs_leave_the_model_without_hooks_after_an_error():
     with pytest.raises(RuntimeError):
         count_macs(model, torch.zeros(1, 5))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_operators_are_counted():
+    counts = count_operators(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.Sigmoid()), torch.zeros(3))
+    assert counts["aten::relu"] == 2 and counts["aten::sigmoid"] == 1
+    assert counts.index[0] in counts.index[counts == counts.max()]

@@ -7,7 +7,7 @@ import torch
 
 from blaze_utils.loss import multibox_loss
 
-PRIORS = 40
+PRIORS = 80
 
 
 def zeros(batch=1):
@@ -17,9 +17,9 @@ def zeros(batch=1):
     return outputs, labels, torch.zeros(batch, PRIORS, 4), torch.zeros(batch, PRIORS, 10)
 
 
-def test_an_image_without_faces_teaches_20_negatives():
+def test_an_image_without_faces_teaches_40_negatives():
     losses = multibox_loss(*zeros())
-    assert losses.classes == pytest.approx(20 * math.log(2))
+    assert losses.classes == pytest.approx(40 * math.log(2))
     assert losses.box == 0 and losses.landmark == 0
 
 
@@ -31,23 +31,23 @@ def test_one_face_by_hand():
     losses = multibox_loss(outputs, labels, boxes, landmarks)
     assert losses.box == pytest.approx(1.75)
     assert losses.landmark == pytest.approx(3.0)
-    assert losses.classes == pytest.approx(21 * math.log(2))
-    assert losses.total == pytest.approx(2 * 1.75 + 21 * math.log(2) + 0.25 * 3.0)
+    assert losses.classes == pytest.approx(41 * math.log(2))
+    assert losses.total == pytest.approx(2 * 1.75 + 41 * math.log(2) + 0.25 * 3.0)
 
 
 def test_seven_negatives_for_each_face():
     outputs, labels, *targets = zeros()
-    labels[0, :4] = 1
+    labels[0, :8] = 1
     classes = multibox_loss(outputs, labels, *targets).classes
-    assert classes == pytest.approx((4 + 28) / 4 * math.log(2))
+    assert classes == pytest.approx((8 + 56) / 8 * math.log(2))
 
 
 def test_the_hardest_negatives_count():
     outputs, labels, *targets = zeros()
     labels[0, 0] = 1
-    outputs[1][0, 18:, 1] = 2.0  # 22 background priors look more like a face than the other 17
+    outputs[1][0, 38:, 1] = 2.0  # 42 background priors look more like a face than the other 37
     classes = multibox_loss(outputs, labels, *targets).classes
-    assert classes == pytest.approx(math.log(2) + 20 * math.log(1 + math.exp(2)))
+    assert classes == pytest.approx(math.log(2) + 40 * math.log(1 + math.exp(2)))
 
 
 def test_priors_left_out_do_not_contribute():
@@ -60,7 +60,7 @@ def test_priors_left_out_do_not_contribute():
         outputs[1][0, 1:8, 1] = 9.0  # would be the hardest negatives
         outputs[0][0, 1:8] = 9.0
     losses = multibox_loss(outputs, labels, *targets)
-    assert losses.classes == pytest.approx(21 * math.log(2))
+    assert losses.classes == pytest.approx(41 * math.log(2))
     losses.total.backward()
     assert (outputs[1].grad[0, 1:8] == 0).all() and (outputs[0].grad[0, 1:8] == 0).all()
     assert (outputs[1].grad[0, 0] != 0).all()
@@ -69,9 +69,10 @@ def test_priors_left_out_do_not_contribute():
 def test_unknown_landmarks_do_not_contribute():
     outputs, labels, boxes, landmarks = zeros()
     labels[0, 3] = 1
+    outputs[2][0, 3] = -1.0
     outputs[2].requires_grad_()
     landmarks[0, 3] = torch.nan
-    landmarks[0, 3, 4] = 2.0
+    landmarks[0, 3, 4] = 1.0
     losses = multibox_loss(outputs, labels, boxes, landmarks)
     assert losses.landmark == pytest.approx(1.5)
     losses.total.backward()
@@ -87,5 +88,5 @@ def test_images_are_mined_one_by_one():
     outputs, labels, *targets = zeros(batch=2)
     labels[0, :2] = 1
     assert multibox_loss(outputs, labels, *targets).classes == pytest.approx(
-        (2 + 20 + 20) / 2 * math.log(2)
+        (2 + 40 + 40) / 2 * math.log(2)
     )

@@ -12,7 +12,10 @@ from blaze_utils.datasets import FaceFolder
 
 
 def test_draw_makes_a_folder_that_can_be_read_back(tmp_path, capsys):
-    assert main(["draw", str(tmp_path / "scenes"), "--count", "2", "--seed", "9", "--workers", "1"]) == 0
+    assert (
+        main(["draw", str(tmp_path / "scenes"), "--count", "2", "--seed", "9", "--workers", "1"])
+        == 0
+    )
     folder = FaceFolder(tmp_path / "scenes")
     assert len(folder) == 2 and folder[0].image.shape == (256, 320, 3)
     assert "2 scenes" in capsys.readouterr().out
@@ -40,13 +43,18 @@ def test_detect_prints_the_faces_and_draws_them_into_a_copy(tmp_path, capsys):
     assert copy.shape == scene.image.shape and not np.array_equal(copy, scene.image)
 
 
-@pytest.mark.parametrize("make, reason", [
-    (lambda path: None, "missing.jpg"),
-    (lambda path: path.write_bytes(b""), "missing.jpg: the file is empty"),
-    (lambda path: path.write_bytes(b"no image"), "missing.jpg: not an image"),
-    (lambda path: path.mkdir(), "missing.jpg: no images"),
-])
-def test_an_input_that_cannot_be_used_is_named_and_ends_with_status_1(make, reason, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (lambda path: None, "missing.jpg"),
+        (lambda path: path.write_bytes(b""), "missing.jpg: the file is empty"),
+        (lambda path: path.write_bytes(b"no image"), "missing.jpg: not an image"),
+        (lambda path: path.mkdir(), "missing.jpg: no images"),
+    ],
+)
+def test_an_input_that_cannot_be_used_is_named_and_ends_with_status_1(
+    make, reason, tmp_path, capsys
+):
     path = tmp_path / "missing.jpg"
     make(path)
     assert main(["detect", str(path)]) == 1

@@ -249,6 +249,11 @@ def test_agreement_takes_equal_scores_together():
         assert agreement_ap(reference, other) == pytest.approx(0.5)
 
 
+def test_agreement_tells_close_scores_apart():
+    other = {"i": rows((*A, 0.80002), (*FAR, 0.80001))}
+    assert agreement_ap({"i": rows((*A, 0.9))}, other) == pytest.approx(1.0)
+
+
 def test_agreement_overlap_threshold():
     reference, shifted = {"i": rows((*A, 0.9))}, {"i": rows((15, 10, 34, 29, 0.9))}
     assert agreement_ap(reference, shifted) == pytest.approx(1.0)  # 15 / 25 columns

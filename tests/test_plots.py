@@ -38,7 +38,9 @@ def test_images_are_shown_in_the_right_channel_order(ax):
 
 def test_only_sure_detections_are_drawn(ax):
     found = Detections(
-        torch.tensor([[1.0, 2, 11, 22], [30, 30, 40, 40]]), torch.tensor([0.9, 0.4]), torch.ones(2, 5, 2)
+        torch.tensor([[1.0, 2, 11, 22], [30, 30, 40, 40]]),
+        torch.tensor([0.9, 0.4]),
+        torch.ones(2, 5, 2),
     )
     plots.draw_detections(ax, found, plots.INT8, score_threshold=0.5)
     (outline,) = ax.patches
@@ -61,7 +63,9 @@ def test_the_contact_sheet_shows_every_image_with_its_labels():
 
 def test_curves_carry_their_ap(ax):
     perfect = PrecisionRecall(np.ones(3), np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.5, 0.0]))
-    plots.plot_precision_recall(ax, dict.fromkeys(("easy", "medium", "hard"), perfect), plots.FLOAT, "float")
+    plots.plot_precision_recall(
+        ax, dict.fromkeys(("easy", "medium", "hard"), perfect), plots.FLOAT, "float"
+    )
     assert [line.get_label() for line in ax.lines][0] == "float, easy: AP 1.000"
     assert {line.get_linestyle() for line in ax.lines} == {"-", "--", ":"}
 

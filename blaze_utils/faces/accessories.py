@@ -32,7 +32,11 @@ def draw_glasses(rng: Rng, skull: Skull, image: Array) -> None:
             paint(image, inside * uniform(rng, 0, 0.15), (230, 230, 230))
             if chance(rng, 0.15):
                 paint(image, np.exp(-(((x + 0.4 * y) / 0.08) ** 2)) * inside * 0.6, (245, 245, 245))
-        paint(image, np.clip((rim - np.abs(1 - lens) * half_height) / soft + 0.5, 0, 1) * in_front, frame)
+        paint(
+            image,
+            np.clip((rim - np.abs(1 - lens) * half_height) / soft + 0.5, 0, 1) * in_front,
+            frame,
+        )
     between = np.abs(tx) < look.eye_x - half_width * 0.95
     temples = (np.abs(tx) > look.eye_x + half_width) & (np.abs(tx) < 1.05) & (skull.front > -0.1)
     bar = np.clip((rim - np.abs(ty - look.eye_y + 0.03)) / soft + 0.5, 0, 1)
@@ -54,9 +58,15 @@ def draw_hat(rng: Rng, skull: Skull, image: Array, lit: Array, grain: Array) -> 
     paint(image, hat, cloth)
     if chance(rng, 0.6):
         centre = math.sin(view.yaw) * 0.9
-        brim = (1 - ((x - centre) / 1.02) ** 2 - ((y - edge - 0.02) / 0.16) ** 2) * skull.scale * 0.15
+        brim = (
+            (1 - ((x - centre) / 1.02) ** 2 - ((y - edge - 0.02) / 0.16) ** 2) * skull.scale * 0.15
+        )
         brim = np.clip(brim + 0.5, 0, 1)
-        shade = colour * uniform(rng, 0.3, 0.9) if chance(rng, 0.5) else np.array([20, 20, 20], np.float32)
+        shade = (
+            colour * uniform(rng, 0.3, 0.9)
+            if chance(rng, 0.5)
+            else np.array([20, 20, 20], np.float32)
+        )
         paint(image, brim, shade * brightness.mean() * view.tint)
         hat = np.maximum(hat, brim)
     return hat

@@ -9,13 +9,26 @@ import numpy as np
 
 from .look import View, any_colour, skin_colour
 from .tools import (
-    Array, Rng, chance, fractal, log_uniform, noise, paint, polygon_mask, roundness, smoothstep, support, uniform,
+    Array,
+    Rng,
+    chance,
+    fractal,
+    log_uniform,
+    noise,
+    paint,
+    polygon_mask,
+    roundness,
+    smoothstep,
+    support,
+    uniform,
 )
 
 
 def cloth(rng: Rng, height: int, width: int) -> Array:
     """Plain, striped, checked or mottled cloth with folds, BGR [height, width, 3]."""
-    kind = rng.choice(["plain", "rows", "columns", "checks", "mottled"], p=[0.5, 0.12, 0.12, 0.13, 0.13])
+    kind = rng.choice(
+        ["plain", "rows", "columns", "checks", "mottled"], p=[0.5, 0.12, 0.12, 0.13, 0.13]
+    )
     image = np.empty((height, width, 3), np.float32)
     image[:] = any_colour(rng) * (uniform(rng, 0.15, 0.6) if chance(rng, 0.25) else 1)
     if kind == "rows":
@@ -33,9 +46,17 @@ def cloth(rng: Rng, height: int, width: int) -> Array:
 
 
 def draw_body(
-    rng: Rng, canvas: Array, owner: Array, x: float, y: float, face_width: float, view: View, skin: Array
+    rng: Rng,
+    canvas: Array,
+    owner: Array,
+    x: float,
+    y: float,
+    face_width: float,
+    view: View,
+    skin: Array,
 ) -> None:
-    """Paint a torso (and mostly arms) below the face at (x, y); owner is set to 0 where it covers a face."""
+    """Paint a torso (and mostly arms) below the face at (x, y); owner is set to 0 where it
+    covers a face."""
     unit = face_width / 2
     top, half = y + unit * uniform(rng, 1.22, 1.6), unit * uniform(rng, 2.0, 3.1)
     bottom = min(canvas.shape[0], int(top + unit * uniform(rng, 4, 9)))
@@ -50,6 +71,7 @@ def draw_body(
     mask = cv2.GaussianBlur(polygon_mask(height, width, outline), (3, 3), 0)
     image = _lit_cloth(rng, height, width, (np.arange(width) + columns.start - x) / half, view)
     colour = image[height // 2].mean(0)
+    _decorate(rng, image, np.array([x, top]) - origin, unit)
     _draw_collar(rng, image, np.array([x, top]) - origin, neck - x, unit, view, skin)
     paint(canvas[rows, columns], mask, image)
     owner[rows, columns][mask > 0.5] = 0
@@ -57,7 +79,9 @@ def draw_body(
         _draw_arms(rng, canvas, owner, (x, top, half, unit), colour, skin, view)
 
 
-def _torso_outline(x: float, neck: float, top: float, bottom: float, half: float, unit: float) -> Array:
+def _torso_outline(
+    x: float, neck: float, top: float, bottom: float, half: float, unit: float
+) -> Array:
     shoulder, arm = top + 0.55 * unit, top + 1.3 * unit
     right = [(neck + 0.75 * unit, top - 0.1 * unit), (x + 0.85 * half, shoulder), (x + half, arm)]
     left = [(x - half, arm), (x - 0.85 * half, shoulder), (neck - 0.75 * unit, top - 0.1 * unit)]
@@ -78,7 +102,11 @@ def _draw_collar(
     if kind > 1:
         return
     x, y = centre
-    corners = [(x + lean - 0.55 * unit, y - 0.2 * unit), (x + lean + 0.55 * unit, y - 0.2 * unit), (x, y + depth)]
+    corners = [
+        (x + lean - 0.55 * unit, y - 0.2 * unit),
+        (x + lean + 0.55 * unit, y - 0.2 * unit),
+        (x, y + depth),
+    ]
     shirt = np.array([235, 235, 235], np.float32) if chance(rng, 0.6) else any_colour(rng)
     colour = skin * (view.ambient + 0.2) if kind == 0 else shirt * (view.ambient + 0.35)
     paint(image, polygon_mask(*image.shape[:2], np.array(corners)), np.clip(colour, 0, 255))
@@ -90,8 +118,13 @@ def _draw_collar(
 
 
 def _draw_arms(
-    rng: Rng, canvas: Array, owner: Array, torso: tuple[float, float, float, float],
-    colour: Array, skin: Array, view: View,
+    rng: Rng,
+    canvas: Array,
+    owner: Array,
+    torso: tuple[float, float, float, float],
+    colour: Array,
+    skin: Array,
+    view: View,
 ) -> None:
     x, top, half, unit = torso
     sleeves, hands = (np.zeros(canvas.shape[:2], np.uint8) for _ in range(2))
@@ -100,13 +133,62 @@ def _draw_arms(
         shoulder = (x + side * half * 0.88, top + 0.9 * unit)
         elbow, wrist = _pose_arm(rng, pose, side, x, top, half, unit)
         line = np.round(np.array([shoulder, elbow, wrist]) * 8).astype(np.int32)
-        cv2.polylines(sleeves, [line], False, 255, max(1, int(unit * uniform(rng, 0.5, 0.7))), cv2.LINE_AA, 3)
+        cv2.polylines(
+            sleeves, [line], False, 255, max(1, int(unit * uniform(rng, 0.5, 0.7))), cv2.LINE_AA, 3
+        )
         direction = math.degrees(math.atan2(wrist[1] - elbow[1], wrist[0] - elbow[0]))
         stamp_hand(rng, hands, wrist, size, direction)
     bare = skin * (view.ambient + 0.2)
-    for mask, tone in ((sleeves, colour * uniform(rng, 0.85, 1.05) if chance(rng, 0.6) else bare),
-                       (hands, skin * (view.ambient + 0.25) * view.tint)):
+    for mask, tone in (
+        (sleeves, colour * uniform(rng, 0.85, 1.05) if chance(rng, 0.6) else bare),
+        (hands, skin * (view.ambient + 0.25) * view.tint),
+    ):
         paint_rounded(rng, canvas, mask.astype(np.float32) / 255, tone, unit * 0.3, owner)
+
+
+def _decorate(rng: Rng, image: Array, centre: Array, unit: float) -> None:
+    """Lapels, buttons, a badge or a print: details on clothes that must not be taken for a face."""
+    x, y = centre
+    if chance(rng, 0.3):
+        shade, depth, spread = (
+            uniform(rng, 0.6, 1.3),
+            uniform(rng, 1.5, 3.5),
+            uniform(rng, 0.3, 0.6),
+        )
+        for side in (-1, 1):
+            lapel = [(x + side * 0.6 * unit, y - 0.1 * unit), (x, y + depth * unit)]
+            lapel.append((x + side * (0.6 + spread) * unit, y + 0.6 * unit))
+            mask = polygon_mask(*image.shape[:2], np.array(lapel))
+            paint(image, mask, np.clip(image * shade, 0, 255))
+    if chance(rng, 0.35):
+        colour, step, size = (
+            any_colour(rng).tolist(),
+            uniform(rng, 0.4, 0.9),
+            uniform(rng, 0.04, 0.1),
+        )
+        for number in range(rng.integers(2, 7)):
+            at = (int(x), int(y + (0.8 + number * step) * unit))
+            cv2.circle(image, at, max(1, int(size * unit)), colour, -1, cv2.LINE_AA)
+    if chance(rng, 0.35):
+        _draw_badge(
+            rng, image, x + uniform(rng, -1.5, 1.5) * unit, y + uniform(rng, 0.8, 3) * unit, unit
+        )
+
+
+def _draw_badge(rng: Rng, image: Array, x: float, y: float, unit: float) -> None:
+    """A disc or a plate with stripes on it."""
+    size = unit * uniform(rng, 0.15, 0.8)
+    corners = [(int(x - size), int(y - size * 0.5)), (int(x + size), int(y + size * 0.5))]
+    if chance(rng, 0.4):
+        cv2.circle(
+            image, (int(x), int(y)), max(1, int(size)), any_colour(rng).tolist(), -1, cv2.LINE_AA
+        )
+    else:
+        cv2.rectangle(image, *corners, any_colour(rng).tolist(), -1)
+    for _ in range(rng.integers(1, 4)):
+        height = int(y + uniform(rng, -0.4, 0.4) * size)
+        ends = (int(x - size * 0.8), height), (int(x + size * 0.8), height)
+        cv2.line(image, *ends, any_colour(rng).tolist(), max(1, int(size * 0.12)), cv2.LINE_AA)
 
 
 def _pose_arm(
@@ -123,7 +205,9 @@ def _pose_arm(
     return (x + side * half * 1.3, top + 2.0 * unit), wrist
 
 
-def stamp_hand(rng: Rng, mask: Array, at: tuple[float, float], size: float, direction: float) -> None:
+def stamp_hand(
+    rng: Rng, mask: Array, at: tuple[float, float], size: float, direction: float
+) -> None:
     """Add a palm and four fingers, pointing in a direction given in degrees, to a uint8 mask."""
     x, y = int(at[0]), int(at[1])
     axes = (max(1, int(size)), max(1, int(size * uniform(rng, 0.5, 0.8))))
@@ -151,13 +235,22 @@ def paint_rounded(
 
 
 def draw_empty_clothes(rng: Rng, canvas: Array) -> None:
-    """A torso without a head, or a dark patch with a texture like hair: things that are not faces."""
+    """A torso without a head, or a dark patch with a texture like hair: no face in either."""
     height, width = canvas.shape[:2]
-    size = log_uniform(rng, 20, 200)
+    size = log_uniform(rng, 20, 300)
     x, y = uniform(rng, 0, width), uniform(rng, 0, height)
-    view = View(0, 0, uniform(rng, -0.3, 0.3), np.array([uniform(rng, -0.7, 0.7), -0.5, 0.6]), 0.6, np.ones(3))
+    view = View(
+        0,
+        0,
+        uniform(rng, -0.3, 0.3),
+        np.array([uniform(rng, -0.7, 0.7), -0.5, 0.6]),
+        0.6,
+        np.ones(3),
+    )
     if chance(rng, 0.6):
-        draw_body(rng, canvas, np.zeros(canvas.shape[:2], np.int32), x, y, size, view, skin_colour(rng)[0])
+        draw_body(
+            rng, canvas, np.zeros(canvas.shape[:2], np.int32), x, y, size, view, skin_colour(rng)[0]
+        )
         return
     mask = np.zeros((height, width), np.uint8)
     axes = (int(size * uniform(rng, 0.3, 0.7)), int(size * uniform(rng, 0.3, 0.7)))

@@ -13,12 +13,12 @@ from .tools import Array, Rng, chance, noise, uniform
 def photograph(rng: Rng, canvas: Array, height: int, width: int) -> tuple[Array, float, float]:
     """Reduce a float canvas to a uint8 picture [height, width, 3].
 
-    Returns the picture, the strength of the blur (about the sigma of a Gaussian, in pixels of the picture;
-    0 is sharp) and the exposure (1 is normal, 0.3 is very dark).
+    Returns the picture, the strength of the blur (about the sigma of a Gaussian, in pixels of
+    the picture; 0 is sharp) and the exposure (1 is normal, 0.3 is very dark).
     """
     image = cv2.resize(np.clip(canvas, 0, 255), (width, height), interpolation=cv2.INTER_AREA)
     image, blur = _blur(rng, image)
-    exposure = uniform(rng, 0.25, 0.6) if chance(rng, 0.10) else 1.0
+    exposure = uniform(rng, 0.2, 0.6) if chance(rng, 0.12) else 1.0
     image = _expose(rng, image, exposure)
     if chance(rng, 0.35 if exposure == 1 else 0.8):
         grain = noise(rng, height, width, 1, 3) * uniform(rng, 1, 6)

@@ -1,4 +1,5 @@
-"""The frontal face: its relief (for the light) and its paint (skin, eyes, brows, nose, mouth, beard, mask).
+"""The frontal face: its relief (for the light) and its paint (skin, eyes, brows, nose, mouth,
+beard, mask).
 
 All of it is drawn in texture coordinates tx, ty, which `skull.Skull` maps onto the turned head.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .look import IRIS, Look
-from .tools import Array, Rng, bump, chance, noise, pair, paint, smoothstep, uniform
+from .tools import Array, Rng, bump, chance, noise, paint, pair, smoothstep, uniform
 
 BEARDS = ("full", "goatee", "moustache", "long")
 MASK_COLOURS = ((225, 205, 150), (240, 240, 240), (40, 40, 40), (200, 180, 90))
@@ -45,7 +46,9 @@ def relief(rng: Rng, face: Face) -> Array:
     bridge = np.exp(-((tx / (0.10 + 0.10 * np.clip(ty - look.eye_y, 0, 0.7))) ** 2))
     bridge *= smoothstep(ty, look.eye_y - 0.2, look.eye_y + 0.15)
     bridge *= 1 - smoothstep(ty, look.nose_y, look.nose_y + 0.12)
-    lips = np.exp(-(((ty - look.mouth_y) / 0.13) ** 2)) * np.exp(-((tx / (look.mouth_width * 1.1)) ** 4))
+    lips = np.exp(-(((ty - look.mouth_y) / 0.13) ** 2)) * np.exp(
+        -((tx / (look.mouth_width * 1.1)) ** 4)
+    )
     height = 0.20 * bridge + 0.22 * bump(tx, ty, 0, look.nose_y - 0.03, 0.15, 0.15)
     height += 0.10 * pair(tx, ty, look.nose_width * 0.85, look.nose_y + 0.02, 0.09, 0.09)
     height -= 0.20 * uniform(rng, 0.5, 1.1) * pair(tx, ty, look.eye_x, look.eye_y - 0.03, 0.3, 0.17)
@@ -84,12 +87,16 @@ def paint_mouth(rng: Rng, face: Face) -> None:
     y = face.ty - look.mouth_y + look.smile * x**2
     arc, inside = np.sqrt(np.clip(1 - x**2, 0, 1)), np.abs(x) < 1
     thick, opening = uniform(rng, 0.05, 0.10), look.mouth_open
-    upper = face.edge(thick * arc * (1 + 0.12 * np.cos(x * 6.28)) + opening * arc / 2 - np.abs(y + thick / 4))
+    upper = face.edge(
+        thick * arc * (1 + 0.12 * np.cos(x * 6.28)) + opening * arc / 2 - np.abs(y + thick / 4)
+    )
     lower = face.edge(thick * 1.15 * arc + opening * arc - np.abs(y - thick * 0.6))
     face.lips = np.maximum(upper * inside, lower * (np.abs(x) < 0.93)) * uniform(rng, 0.55, 1)
     face.paint(face.lips, lip_colour(rng, look))
     if opening > 0.02:
-        face.paint(face.edge(opening * arc - np.abs(y - thick * 0.2)) * (np.abs(x) < 0.9), (35, 25, 60))
+        face.paint(
+            face.edge(opening * arc - np.abs(y - thick * 0.2)) * (np.abs(x) < 0.9), (35, 25, 60)
+        )
         teeth = face.edge(opening * arc * 0.62 - np.abs(y - thick * 0.2 + opening * arc * 0.25))
         if chance(rng, 0.85):
             shine = uniform(rng, 0.75, 1.05)
@@ -105,7 +112,9 @@ def lip_colour(rng: Rng, look: Look) -> Array:
     """Natural lips, or lipstick."""
     if not look.feminine or chance(rng, 0.7):
         return look.skin * np.array([0.62, 0.58, 0.85], np.float32)
-    stick = np.array([uniform(rng, 40, 110), uniform(rng, 20, 80), uniform(rng, 130, 220)], np.float32)
+    stick = np.array(
+        [uniform(rng, 40, 110), uniform(rng, 20, 80), uniform(rng, 130, 220)], np.float32
+    )
     return stick * (0.5 + 0.5 * look.skin[2] / 255)
 
 
@@ -114,7 +123,9 @@ def paint_nose(rng: Rng, face: Face) -> None:
     look = face.look
     nostrils = pair(face.tx, face.ty, look.nose_width * 0.48, look.nose_y + 0.06, 0.065, 0.04)
     face.paint(nostrils * uniform(rng, 0.5, 0.9), look.skin * (0.25, 0.25, 0.32))
-    face.paint(pair(face.tx, face.ty, look.nose_width, look.nose_y, 0.035, 0.09) * 0.4, look.skin * 0.55)
+    face.paint(
+        pair(face.tx, face.ty, look.nose_width, look.nose_y, 0.035, 0.09) * 0.4, look.skin * 0.55
+    )
 
 
 def paint_eyes(rng: Rng, face: Face) -> None:
@@ -128,7 +139,10 @@ def paint_eyes(rng: Rng, face: Face) -> None:
         dy = face.ty - face.look.eye_y + side * dx * face.look.eye_tilt * 0.6
         if shut:
             lid = dy - face.look.eye_open * 0.3 * np.clip(1 - (dx / face.look.eye_width) ** 2, 0, 1)
-            face.paint(np.exp(-((lid / 0.03) ** 2)) * (np.abs(dx) < face.look.eye_width) * 0.85, (20, 18, 22))
+            face.paint(
+                np.exp(-((lid / 0.03) ** 2)) * (np.abs(dx) < face.look.eye_width) * 0.85,
+                (20, 18, 22),
+            )
         else:
             paint_open_eye(face, dx, dy, iris, white, gaze, makeup)
 
@@ -146,19 +160,29 @@ def paint_open_eye(
     face.paint(eye, white)
     face.paint(eye * face.edge(width * 0.48 - radius), iris)
     face.paint(eye * face.edge(width * 0.24 - radius), (12, 12, 12))
-    face.paint(eye * face.edge(0.03 - np.hypot(dx - gaze + 0.035, dy + 0.04)) * 0.8, (250, 250, 250))
+    face.paint(
+        eye * face.edge(0.03 - np.hypot(dx - gaze + 0.035, dy + 0.04)) * 0.8, (250, 250, 250)
+    )
     face.paint(eye * smoothstep(upper - dy, -0.09, 0) * 0.55, (30, 25, 25))
     lashes = np.exp(-(((dy - upper) / 0.03) ** 2)) * (np.abs(dx) < width * 1.08)
     face.paint(lashes * makeup, look.skin * 0.12)
     face.paint(np.exp(-(((dy - lower) / 0.022) ** 2)) * within * 0.3 * makeup, look.skin * 0.35)
-    face.paint(np.exp(-(((dy - upper + 0.07 + 0.05 * arch) / 0.02) ** 2)) * within * 0.35, look.skin * 0.45)
-    face.paint(bump(dx, dy, 0, opening + 0.1, width, 0.05) * 0.25 * (0.3 + look.age), look.skin * 0.55)
+    face.paint(
+        np.exp(-(((dy - upper + 0.07 + 0.05 * arch) / 0.02) ** 2)) * within * 0.35, look.skin * 0.45
+    )
+    face.paint(
+        bump(dx, dy, 0, opening + 0.1, width, 0.05) * 0.25 * (0.3 + look.age), look.skin * 0.55
+    )
 
 
 def paint_brows(rng: Rng, face: Face, strands: Array) -> None:
     """Two brows in the colour of the hair."""
     look = face.look
-    thick, arch, strength = uniform(rng, 0.03, 0.075), uniform(rng, -0.02, 0.1), uniform(rng, 0.45, 0.95)
+    thick, arch, strength = (
+        uniform(rng, 0.03, 0.075),
+        uniform(rng, -0.02, 0.1),
+        uniform(rng, 0.45, 0.95),
+    )
     for side in (-1, 1):
         dx = (face.tx - side * look.eye_x) * side
         centre = look.eye_y - look.brow_lift - arch * (1 - ((dx - 0.08) / 0.25) ** 2) + 0.02
@@ -174,8 +198,12 @@ def paint_beard(rng: Rng, face: Face, strands: Array) -> None:
     look, tx, ty = face.look, face.tx, face.ty
     if look.feminine or not chance(rng, 0.45):
         return
-    cheeks = smoothstep(np.abs(tx) + 0.65 * np.clip(ty, -1, 2), 0.62, 0.95) * smoothstep(ty, -0.1, 0.35)
-    moustache = np.exp(-(((ty - look.mouth_y + 0.18) / 0.09) ** 2)) * (np.abs(tx) < look.mouth_width * 1.2)
+    cheeks = smoothstep(np.abs(tx) + 0.65 * np.clip(ty, -1, 2), 0.62, 0.95) * smoothstep(
+        ty, -0.1, 0.35
+    )
+    moustache = np.exp(-(((ty - look.mouth_y + 0.18) / 0.09) ** 2)) * (
+        np.abs(tx) < look.mouth_width * 1.2
+    )
     chin = bump(tx, ty, 0, look.mouth_y + 0.42, 0.36, 0.32)
     kind = BEARDS[rng.integers(0, len(BEARDS))]
     beard = {"full": cheeks, "goatee": chin, "moustache": 0 * chin}.get(kind)
@@ -197,7 +225,8 @@ def paint_mask(rng: Rng, face: Face) -> Array:
 
 
 def draw_face(rng: Rng, face: Face, strands: Array) -> Array:
-    """Paint everything onto face.skin; returns the factor [h, w] by which accessories change the light."""
+    """Paint everything onto face.skin; returns the factor [h, w] by which accessories change the
+    light."""
     paint_complexion(rng, face)
     paint_mouth(rng, face)
     paint_nose(rng, face)

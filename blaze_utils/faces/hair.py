@@ -51,7 +51,8 @@ def grow_hair(rng: Rng, skull: Skull, strands: Array, grain: Array, lit: Array) 
 
 
 def _on_skull(rng: Rng, skull: Skull) -> Array:
-    """Hair is where the frontal texture lies outside an arch over the forehead, and on the back of the head."""
+    """Hair is where the frontal texture lies outside an arch over the forehead, and on the back
+    of the head."""
     look, tx, ty = skull.look, skull.tx, skull.ty
     is_long = look.style in LONG_STYLES
     line = _hairline(rng, look, tx)
@@ -99,7 +100,10 @@ def _around(rng: Rng, skull: Skull) -> Array:
         return np.zeros_like(skull.cover)
     curly = look.style == "curly"
     ragged = _ragged(rng, skull, 0.12 if curly else 0.3, 0.06 if curly else 0.03)
-    across, above = np.abs(x / (look.width + volume * 0.8)), np.abs((y + 0.05) / (look.crown + volume))
+    across, above = (
+        np.abs(x / (look.width + volume * 0.8)),
+        np.abs((y + 0.05) / (look.crown + volume)),
+    )
     distance = (across**2.3 + above**2.3) ** (1 / 2.3) + ragged
     hair = np.clip((1 - distance) * scale * 0.6 + 0.5, 0, 1)
     hair = hair * smoothstep(-(y + 0.15 * np.abs(x)), -uniform(rng, 0, 0.35), 0.15)
@@ -121,10 +125,19 @@ def _over_cheeks(rng: Rng, skull: Skull, around: Array) -> Array:
     return np.clip(side * skull.scale / 2.5 + 0.5, 0, 1) * around * (skull.y > -0.7)
 
 
-def _shine(rng: Rng, look: Look, view: View, brightness: Array, texture: Array, strands: Array) -> Array:
+def _shine(
+    rng: Rng, look: Look, view: View, brightness: Array, texture: Array, strands: Array
+) -> Array:
     """Lit hair: its colour, with highlights where the light is strongest."""
-    gloss = 90 * np.clip(brightness - 0.75, 0, 1) * np.clip(0.5 + strands * 0.5, 0, 1) * uniform(rng, 0, 1)
-    return np.clip(look.hair * (brightness * texture)[..., None] * view.tint + gloss[..., None], 0, 255)
+    gloss = (
+        90
+        * np.clip(brightness - 0.75, 0, 1)
+        * np.clip(0.5 + strands * 0.5, 0, 1)
+        * uniform(rng, 0, 1)
+    )
+    return np.clip(
+        look.hair * (brightness * texture)[..., None] * view.tint + gloss[..., None], 0, 255
+    )
 
 
 def _colour_around(skull: Skull, texture: Array) -> Array:

@@ -18,9 +18,9 @@ from .tools import Array, Rng, bump, fractal, paint, uniform
 
 @dataclass
 class Head:
-    """A drawn head in its own pixels: image [H, W, 3] BGR and alpha [H, W], not premultiplied; face [H, W],
-    the visible front of the face; landmarks [5, 2] (eyes, nose, mouth corners; left of the image first);
-    box x1, y1, x2, y2."""
+    """A drawn head in its own pixels: image [H, W, 3] BGR and alpha [H, W], not premultiplied;
+    face [H, W], the visible front of the face; landmarks [5, 2] (eyes, nose, mouth corners;
+    left of the image first); box x1, y1, x2, y2."""
 
     image: Array
     alpha: Array
@@ -48,7 +48,9 @@ def draw_head(rng: Rng, look: Look, view: View, face_width: float) -> Head:
         alpha[:] = np.maximum(alpha, draw_hat(rng, skull, image, lit, grain))
     image = _under(image, alpha, *_neck(rng, skull))
     face = skull.cover * (skull.ty > skull.forehead()) * (skull.front > 0)
-    return Head(np.clip(image, 0, 255), np.clip(alpha, 0, 1), face, landmarks(skull), np.array(skull.box()))
+    return Head(
+        np.clip(image, 0, 255), np.clip(alpha, 0, 1), face, landmarks(skull), np.array(skull.box())
+    )
 
 
 def landmarks(skull: Skull) -> Array:
@@ -61,7 +63,7 @@ def landmarks(skull: Skull) -> Array:
 
 
 def _lit_skin(rng: Rng, skull: Skull, grain: Array, strands: Array) -> tuple[Array, Array, Array]:
-    """The bald head under the lamp: image [H, W, 3], Lambert's cosine [H, W] and brightness [H, W]."""
+    """The bald head under the lamp: image [H, W, 3], Lambert's cosine and brightness [H, W]."""
     view, where = skull.view, skull.face
     face = Face(skull.look, skull.tx[where], skull.ty[where], skull.scale, grain[where])
     height = np.zeros((skull.height, skull.width), np.float32)
@@ -106,14 +108,16 @@ def _neck(rng: Rng, skull: Skull) -> tuple[Array, Array]:
     """Colour [H, W, 3] and mask [H, W] of the neck, in the shadow of the chin."""
     look, view, x, y = skull.look, skull.view, skull.x, skull.y
     half = uniform(rng, 0.6, 0.82) + 0.05 * np.clip(y - 1.3, 0, 2) ** 2
-    mask = np.clip((half - np.abs(x - math.sin(view.yaw) * 0.05)) * skull.scale / 2 + 0.5, 0, 1) * (y > 0.4)
+    mask = np.clip((half - np.abs(x - math.sin(view.yaw) * 0.05)) * skull.scale / 2 + 0.5, 0, 1) * (
+        y > 0.4
+    )
     light = view.ambient + (1 - view.ambient) * np.clip(0.6 + x * 0.6 * view.light[0], 0, 1)
     shadow = uniform(rng, 0.25, 0.5) * np.exp(-((np.clip(y - look.chin, 0, 2) / 0.35) ** 2))
     return look.skin * np.clip(light - shadow, 0.1, 1.2)[..., None] * view.tint, mask
 
 
 def _under(image: Array, alpha: Array, colour: Array, mask: Array) -> Array:
-    """Put something behind what is drawn so far; alpha grows in place, the new image is returned."""
+    """Put something behind what is drawn so far; alpha grows in place; returns the new image."""
     behind = (mask * (1 - alpha))[..., None]
     alpha[:] = np.maximum(alpha, mask)
     return image * (1 - behind) + colour * behind

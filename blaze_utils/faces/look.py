@@ -1,6 +1,7 @@
 """What a person looks like: every random choice about a face's anatomy and style stands here, once.
 
-Lengths are in units of half a face width, measured from the middle of the face (x to the right, y down).
+Lengths are in units of half a face width, measured from the middle of the face (x to the right,
+y down).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ HAIR = np.array(
     + [(190, 150, 95), (215, 190, 150), (150, 150, 150), (225, 225, 225), (120, 50, 25)],
     np.float32,
 )[:, ::-1]
-IRIS = np.array([(30, 45, 70), (25, 35, 50), (60, 80, 90), (140, 110, 80), (90, 120, 90)], np.float32)
+IRIS = np.array(
+    [(30, 45, 70), (25, 35, 50), (60, 80, 90), (140, 110, 80), (90, 120, 90)], np.float32
+)
 
 STYLES_MEN = {"short": 40, "parted": 24, "receding": 12, "bald": 6, "buzz": 10, "curly": 8}
 STYLES_WOMEN = {"short": 13, "parted": 12, "buzz": 3, "curly": 17, "long": 30, "bob": 25}
@@ -62,7 +65,8 @@ def hair_colour(rng: Rng, darkness: float) -> Array:
 
 @dataclass(frozen=True)
 class Look:
-    """One person: colours BGR 0..255, lengths in half face widths, everything else named by its range."""
+    """One person: colours BGR 0..255, lengths in half face widths, everything else named by its
+    range."""
 
     skin: Array
     hair: Array
@@ -120,16 +124,18 @@ def random_look(rng: Rng) -> Look:
         nose_length=uniform(rng, 0.2, 0.34),
         mouth_y=uniform(rng, 0.64, 0.78),
         mouth_width=uniform(rng, 0.27, 0.43),
-        mouth_open=uniform(rng, 0.05, 0.15) if chance(rng, 0.5) else max(0.0, uniform(rng, -0.1, 0.12)),
+        mouth_open=uniform(rng, 0.05, 0.15)
+        if chance(rng, 0.5)
+        else max(0.0, uniform(rng, -0.1, 0.12)),
         smile=uniform(rng, -0.02, 0.16),
     )
 
 
 @dataclass(frozen=True)
 class View:
-    """How the head is turned and lit: yaw (positive to the image's right), pitch and roll in radians;
-    light, a unit vector towards the lamp (x right, y down, z to the camera); ambient, its share 0..1;
-    tint, BGR factors of the light's colour and strength."""
+    """How the head is turned and lit: yaw (positive to the image's right), pitch and roll in
+    radians; light, a unit vector towards the lamp (x right, y down, z to the camera);
+    ambient, its share 0..1; tint, BGR factors of the light's colour and strength."""
 
     yaw: float
     pitch: float

@@ -15,7 +15,18 @@ from .body import cloth, draw_body
 from .camera import photograph, random_lamp
 from .head import Head, draw_head
 from .look import View, random_look, skin_colour
-from .tools import Array, Rng, chance, log_uniform, noise, paint, pick, polygon_mask, support, uniform
+from .tools import (
+    Array,
+    Rng,
+    chance,
+    log_uniform,
+    noise,
+    paint,
+    pick,
+    polygon_mask,
+    support,
+    uniform,
+)
 
 OVERSAMPLING = 2  # scenes are drawn at twice the size and reduced, which antialiases everything
 # Heads are drawn between these face widths (in pixels) and then scaled: fewer would lack detail,
@@ -26,8 +37,8 @@ LAYOUTS = {"portrait": 20, "close": 10, "group": 26, "crowd": 20, "scattered": 2
 
 @dataclass
 class Placed:
-    """A face on the canvas: landmarks [5, 2] and box [4] in canvas pixels, visible area before anything
-    else was drawn over it, and how it is seen."""
+    """A face on the canvas: landmarks [5, 2] and box [4] in canvas pixels, visible area before
+    anything else was drawn over it, and how it is seen."""
 
     landmarks: Array
     box: Array
@@ -35,25 +46,28 @@ class Placed:
     view: View
 
 
-def draw_scene(index: int, seed: int = 1, size: tuple[int, int] = (256, 320)) -> tuple[Array, FaceLabels]:
+def draw_scene(
+    index: int, seed: int = 1, size: tuple[int, int] = (256, 320)
+) -> tuple[Array, FaceLabels]:
     """Draw scene number `index` of the stream `seed`.
 
     Args:
-        index, seed: non-negative; the same pair gives the same scene (up to the last bit of rounding
-            between processors, which can change a pixel by one or two grey values).
+        index, seed: non-negative; the same pair gives the same scene (up to the last bit of
+            rounding between processors, which can change a pixel by one or two grey values).
         size: height and width of the picture in pixels.
 
     Returns:
-        The picture, uint8 [H, W, 3] BGR, and the labels of its faces in its pixels, farthest face first.
-        Boxes run from hairline to chin and cheek to cheek and are cut off at the border; faces of which
-        less than 15 % lies inside the picture, or that are under 3 pixels, are not listed.
+        The picture, uint8 [H, W, 3] BGR, and the labels of its faces in its pixels, farthest
+        face first. Boxes run from hairline to chin and cheek to cheek and are cut off at the
+        border; faces of which less than 15 % lies inside the picture, or that are under 3
+        pixels, are not listed.
     """
     rng = np.random.default_rng([seed, index])
     height, width = size
     canvas = draw_background(rng, height * OVERSAMPLING, width * OVERSAMPLING)
     owner = np.zeros(canvas.shape[:2], np.int32)  # which face (from 1) each pixel shows; 0: none
     placed = _draw_people(rng, canvas, owner, size)
-    if placed and chance(rng, 0.35):
+    if placed and chance(rng, 0.45):
         for _ in range(rng.integers(1, 4)):
             _draw_occluder(rng, canvas, owner, placed[rng.integers(0, len(placed))])
     image, blur, light = photograph(rng, canvas, height, width)
@@ -66,12 +80,14 @@ def _layout(rng: Rng, height: int, width: int) -> list[tuple[float, float, float
     if kind == "group":
         return sorted(_rows_of_people(rng, height, width), key=lambda face: face[1])
     if kind == "crowd":
-        typical = log_uniform(rng, 6, 22)
+        typical = log_uniform(rng, 5, 20)
         sizes = [typical * uniform(rng, 0.7, 1.5) for _ in range(rng.integers(8, 22))]
-        faces = [(uniform(rng, 0, width), uniform(rng, 0.05, 0.95) * height, size) for size in sizes]
+        faces = [
+            (uniform(rng, 0, width), uniform(rng, 0.05, 0.95) * height, size) for size in sizes
+        ]
         return sorted(faces, key=lambda face: face[1])
     counts = {"portrait": (1, 4), "close": (1, 2), "scattered": (1, 7), "empty": (0, 1)}
-    sizes = {"portrait": (50, 185), "close": (130, 230), "scattered": (6, 130), "empty": (1, 2)}
+    sizes = {"portrait": (50, 185), "close": (130, 230), "scattered": (5, 130), "empty": (1, 2)}
     faces = []
     for _ in range(rng.integers(*counts[kind])):
         x, y = uniform(rng, 0.1, 0.9) * width, uniform(rng, 0.15, 0.8) * height
@@ -100,7 +116,9 @@ def _hides(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool
 
 def _draw_people(rng: Rng, canvas: Array, owner: Array, size: tuple[int, int]) -> list[Placed]:
     lamp, ambient = random_lamp(rng), uniform(rng, 0.4, 0.85)
-    tint = (np.clip(1 + rng.normal(0, 0.07, 3), 0.8, 1.2) * uniform(rng, 0.9, 1.25)).astype(np.float32)
+    tint = (np.clip(1 + rng.normal(0, 0.07, 3), 0.8, 1.2) * uniform(rng, 0.9, 1.25)).astype(
+        np.float32
+    )
     placed: list[Placed] = []
     drawn: list[tuple[float, float, float]] = []
     for face in _layout(rng, *size):
@@ -109,7 +127,9 @@ def _draw_people(rng: Rng, canvas: Array, owner: Array, size: tuple[int, int]) -
         drawn.append(face)
         view = _random_view(rng, lamp, ambient, tint)
         x, y, face_width = (value * OVERSAMPLING for value in face)
-        placed.append(_draw_person(rng, canvas, owner, x, y, face_width, view, number=len(placed) + 1))
+        placed.append(
+            _draw_person(rng, canvas, owner, x, y, face_width, view, number=len(placed) + 1)
+        )
     return placed
 
 
@@ -128,7 +148,14 @@ def _random_view(rng: Rng, lamp: Array, ambient: float, tint: Array) -> View:
 
 
 def _draw_person(
-    rng: Rng, canvas: Array, owner: Array, x: float, y: float, face_width: float, view: View, number: int
+    rng: Rng,
+    canvas: Array,
+    owner: Array,
+    x: float,
+    y: float,
+    face_width: float,
+    view: View,
+    number: int,
 ) -> Placed:
     look = random_look(rng)
     drawing = float(np.clip(face_width, SMALLEST_DRAWING, LARGEST_DRAWING))
@@ -139,11 +166,20 @@ def _draw_person(
 
 
 def _paste(
-    canvas: Array, owner: Array, head: Head, centre: tuple[float, float], scale: float, view: View, number: int
+    canvas: Array,
+    owner: Array,
+    head: Head,
+    centre: tuple[float, float],
+    scale: float,
+    view: View,
+    number: int,
 ) -> Placed:
-    """Turn the head by its roll, scale it, and lay it on the canvas with the face's centre at `centre`."""
+    """Turn the head by its roll, scale it, and lay it on the canvas with the face's centre at
+    `centre`."""
     middle = (head.box[:2] + head.box[2:]) / 2
-    move = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), math.degrees(view.roll), scale)
+    move = cv2.getRotationMatrix2D(
+        (float(middle[0]), float(middle[1])), math.degrees(view.roll), scale
+    )
     move[:, 2] += np.array(centre) - middle
     outline = _transform(_rounded_outline(head.box), move)
     layers = np.dstack([head.image, head.alpha, head.face]).astype(np.float32)
@@ -158,7 +194,8 @@ def _paste(
 
 
 def _warp(layers: Array, move: Array, limits: tuple[int, int]) -> tuple[slice, slice, Array | None]:
-    """Transform layers [h, w, C] to the part of the canvas that they touch: rows, columns, layers there."""
+    """Transform layers [h, w, C] to the part of the canvas that they touch: rows, columns,
+    layers there."""
     height, width = layers.shape[:2]
     corners = _transform(np.array([(0, 0), (width, 0), (0, height), (width, height)]), move)
     x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
@@ -171,7 +208,9 @@ def _warp(layers: Array, move: Array, limits: tuple[int, int]) -> tuple[slice, s
     if scale < 0.7:  # reduce by area first: a warp alone would skip pixels
         layers = _resize(layers, scale / 0.95)
         fx, fy = layers.shape[1] / width, layers.shape[0] / height
-        move = move @ np.array([[1 / fx, 0, 0.5 / fx - 0.5], [0, 1 / fy, 0.5 / fy - 0.5], [0, 0, 1]])
+        move = move @ np.array(
+            [[1 / fx, 0, 0.5 / fx - 0.5], [0, 1 / fy, 0.5 / fy - 0.5], [0, 0, 1]]
+        )
     area = (int(x2 - x1), int(y2 - y1))
     parts = [cv2.warpAffine(np.ascontiguousarray(part), move, area) for part in _split(layers)]
     return slice(y1, y2), slice(x1, x2), np.dstack(parts)
@@ -184,7 +223,9 @@ def _split(layers: Array) -> tuple[Array, Array]:
 
 def _resize(layers: Array, factor: float) -> Array:
     parts = [
-        cv2.resize(np.ascontiguousarray(part), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            np.ascontiguousarray(part), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA
+        )
         for part in _split(layers)
     ]
     return np.dstack(parts)
@@ -196,7 +237,8 @@ def _transform(points: Array, move: Array) -> Array:
 
 
 def _rounded_outline(box: Array) -> Array:
-    """Points [24, 2] on a rounded rectangle within the box: what the box must hold after a rotation."""
+    """Points [24, 2] on a rounded rectangle within the box: what the box must hold after a
+    rotation."""
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
     angle = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -233,10 +275,19 @@ def _occluder_mask(rng: Rng, shape: tuple[int, int], x: float, y: float, size: f
     mask = np.zeros(shape, np.uint8)
     if kind == "stick":
         end = (int(x + rng.normal() * size * 2), int(y + rng.normal() * size * 2))
-        cv2.line(mask, (int(x), int(y)), end, 255, max(1, int(size * uniform(rng, 0.05, 0.3))), cv2.LINE_AA)
+        cv2.line(
+            mask,
+            (int(x), int(y)),
+            end,
+            255,
+            max(1, int(size * uniform(rng, 0.05, 0.3))),
+            cv2.LINE_AA,
+        )
     else:
         axes = (int(size * uniform(rng, 0.15, 0.4)), int(size * uniform(rng, 0.15, 0.5)))
-        cv2.ellipse(mask, (int(x), int(y)), axes, uniform(rng, 0, 180), 0, 360, 255, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask, (int(x), int(y)), axes, uniform(rng, 0, 180), 0, 360, 255, -1, cv2.LINE_AA
+        )
     return mask.astype(np.float32) / 255
 
 

@@ -1,10 +1,12 @@
-"""The head as a solid: for every pixel of a turned head, the point of the frontal face that is seen there.
+"""The head as a solid: for every pixel of a turned head, the point of the frontal face that is
+seen there.
 
-A head is a stack of horizontal circles. The one at height y has the radius r(y) and is shifted forwards by
-z(y), so that the chin stands before the neck. A camera far away looks along z. Where it sees the circle at
-u = x / r, the angle on the circle is asin(u), and after the head has turned by `yaw` the same skin stood at
-asin(u) - yaw: this is the map from pixels to the frontal texture. Turning the other way round, the same
-formula tells where a landmark of the texture lands. One frontal drawing thus covers every yaw up to profile.
+A head is a stack of horizontal circles. The one at height y has the radius r(y) and is shifted
+forwards by z(y), so that the chin stands before the neck. A camera far away looks along z. Where
+it sees the circle at u = x / r, the angle on the circle is asin(u), and after the head has
+turned by `yaw` the same skin stood at asin(u) - yaw: this is the map from pixels to the frontal
+texture. Turning the other way round, the same formula tells where a landmark of the texture
+lands. One frontal drawing thus covers every yaw up to profile.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ FACE_LEFT, FACE_RIGHT, FACE_TOP, FACE_BOTTOM = -1.12, 1.12, -1.35, 1.55
 
 
 class Skull:
-    """Geometry of one head at `scale` pixels for each half face width; every map is float32 [H, W]."""
+    """Geometry of one head at `scale` pixels per half face width; maps are float32 [H, W]."""
 
     def __init__(self, look: Look, view: View, scale: float) -> None:
         self.look, self.view, self.scale = look, view, scale
@@ -44,7 +46,9 @@ class Skull:
         dome = np.clip(1 - np.abs(np.minimum(y, 0) / look.crown) ** 2.5, 0, 1) ** (1 / 2.3)
         bend, squareness = look.jaw
         jaw = np.clip(1 - np.clip(y / look.chin, 0, 1) ** bend, 0, 1) ** squareness
-        return (np.where(y < 0, dome, np.where(y < look.chin, jaw, 0)) * look.width).astype(np.float32)
+        return (np.where(y < 0, dome, np.where(y < look.chin, jaw, 0)) * look.width).astype(
+            np.float32
+        )
 
     def _forward_shift(self) -> Array:
         """How far each circle stands forward: the chin is before the neck."""
@@ -71,7 +75,9 @@ class Skull:
         self.across = np.clip(across, -0.9995, 0.9995)
         angle = np.arcsin(self.across) - self.view.yaw
         self.front = np.cos(angle)  # above 0: skin of the front half
-        turned = np.where(self.front > 0, np.sin(angle), np.sign(angle) * (2 - np.abs(np.sin(angle))))
+        turned = np.where(
+            self.front > 0, np.sin(angle), np.sign(angle) * (2 - np.abs(np.sin(angle)))
+        )
         self.tx = (turned * radius / max(self.look.width, 0.5)).astype(np.float32)
         depth = np.sqrt(np.clip(1 - self.across**2, 0, 1)) * radius
         self.ty = (self.y - math.sin(self.view.pitch) * 0.55 * depth).astype(np.float32)
@@ -93,7 +99,9 @@ class Skull:
         """Pixel at which a point of the frontal texture lands after the turn."""
         radius = float(np.interp(ty, self.rows, self.radius))
         forward = float(np.interp(ty, self.rows, self.forward))
-        angle = math.asin(max(-1.0, min(1.0, tx * self.look.width / max(radius, 0.05)))) + self.view.yaw
+        angle = (
+            math.asin(max(-1.0, min(1.0, tx * self.look.width / max(radius, 0.05)))) + self.view.yaw
+        )
         x = forward * math.sin(self.view.yaw) + radius * math.sin(angle)
         depth = radius * max(0.0, math.cos(angle))
         return self.pixel(x, ty + math.sin(self.view.pitch) * 0.55 * depth)
@@ -103,7 +111,9 @@ class Skull:
         height = cv2.GaussianBlur(height, (3, 3), 0)
         slope = self.scale / 8  # a 3x3 Sobel filter sums eight differences
         x = self.across * 0.95
-        y = np.clip(self.y / 1.75, -1, 1) * 0.8 + 0.25 * smoothstep(self.y, self.look.chin - 0.45, self.look.chin)
+        y = np.clip(self.y / 1.75, -1, 1) * 0.8 + 0.25 * smoothstep(
+            self.y, self.look.chin - 0.45, self.look.chin
+        )
         z = np.sqrt(np.clip(1 - x**2 - y**2, 0.03, 1))
         x = x - 1.1 * slope * cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3)
         y = y - 1.1 * slope * cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3)
@@ -111,7 +121,8 @@ class Skull:
         return x / length, y / length, z / length
 
     def box(self) -> tuple[float, float, float, float]:
-        """Pixels x1, y1, x2, y2 of the face: hairline to chin, cheek to cheek, shifted with the turn."""
+        """Pixels x1, y1, x2, y2 of the face: hairline to chin, cheek to cheek, shifted with the
+        turn."""
         sine, half = math.sin(self.view.yaw), 0.96 * self.look.width
         shrink = half * (1 - 0.10 * abs(sine))
         left = -shrink + 0.10 * sine + max(0.0, sine) * 0.18

@@ -1,8 +1,8 @@
 """Small drawing tools: random numbers, noise, soft shapes and painting through a mask.
 
-Coordinates run x to the right and y downwards; images and colours are float32 BGR, 0..255; masks are
-float32, 0..1. Every function that draws lots takes the generator as its first argument, so that a scene
-depends on its seed and on nothing else.
+Coordinates run x to the right and y downwards; images and colours are float32 BGR, 0..255; masks
+are float32, 0..1. Every function that draws lots takes the generator as its first argument, so
+that a scene depends on its seed and on nothing else.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def pair(x: Array, y: Array, cx: float, cy: float, sx: float, sy: float) -> Arra
     return bump(x, y, -cx, cy, sx, sy) + bump(x, y, cx, cy, sx, sy)
 
 
-def noise(rng: Rng, height: int, width: int, cell: float, channels: int = 1, stretch: float = 1.0) -> Array:
+def noise(
+    rng: Rng, height: int, width: int, cell: float, channels: int = 1, stretch: float = 1.0
+) -> Array:
     """Smooth noise, about -2..2, whose blobs are `cell` pixels tall and `cell * stretch` wide.
 
     Returns [height, width] for one channel and [height, width, channels] for more.
@@ -65,9 +67,15 @@ def noise(rng: Rng, height: int, width: int, cell: float, channels: int = 1, str
 
 
 def fractal(
-    rng: Rng, height: int, width: int, cell: float, channels: int = 1, octaves: int = 4, gain: float = 0.5
+    rng: Rng,
+    height: int,
+    width: int,
+    cell: float,
+    channels: int = 1,
+    octaves: int = 4,
+    gain: float = 0.5,
 ) -> Array:
-    """A sum of noises, each of half the blob size and `gain` times the strength of the one before."""
+    """A sum of noises, each with half the blobs' size and `gain` times the strength of the last."""
     shape = (height, width) if channels == 1 else (height, width, channels)
     out = np.zeros(shape, np.float32)
     for octave in range(octaves):
@@ -79,7 +87,8 @@ def fractal(
 
 
 def paint(image: Array, mask: Array, colour: Array | tuple[float, float, float]) -> None:
-    """Blend a colour ([3], or an image of image's shape) into image, in place, as strongly as mask says.
+    """Blend a colour ([3], or an image of image's shape) into image, in place, as strongly as
+    mask says.
 
     Only the rectangle where the mask is above 0.01 is touched: most masks are small.
     """
@@ -93,7 +102,7 @@ def paint(image: Array, mask: Array, colour: Array | tuple[float, float, float])
 
 
 def support(mask: Array, threshold: float = 0.01) -> tuple[slice, slice] | None:
-    """The smallest rectangle that holds every mask value above threshold, or None if there is none."""
+    """The smallest rectangle that holds every mask value above threshold; None without one."""
     rows, columns = np.flatnonzero(mask.max(1) > threshold), np.flatnonzero(mask.max(0) > threshold)
     if not len(rows) or not len(columns):
         return None
@@ -101,13 +110,15 @@ def support(mask: Array, threshold: float = 0.01) -> tuple[slice, slice] | None:
 
 
 def polygon_mask(height: int, width: int, points: Array) -> Array:
-    """An antialiased filled polygon, float32 0..1; points [N, 2] may lie outside and between pixels."""
+    """An antialiased filled polygon, float32 0..1; points [N, 2] may lie outside and between
+    pixels."""
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(np.asarray(points) * 8).astype(np.int32)], 255, cv2.LINE_AA, 3)
     return mask.astype(np.float32) / 255
 
 
 def roundness(mask: Array, depth: float) -> Array:
-    """Shading of a rounded body from its flat outline: 0 on the edge, 1 from `depth` pixels inwards."""
+    """Shading of a rounded body from its flat outline: 0 on the edge, 1 from `depth` pixels
+    inwards."""
     inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
     return smoothstep(inside, 0, max(depth, 0.5))
