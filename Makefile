@@ -2,7 +2,7 @@
 # lock has changed; `make` alone says what there is.
 #
 #   TORCH=cpu       the CPU build of torch: without the 3 GB of CUDA that come with it on Linux.
-#                   Once is enough: later commands keep the build that is there (back: TORCH=default)
+#                   Once is enough: later commands keep what is there (back: TORCH=default)
 #   PYTHON=...      the Python to make the environment with (3.10 or newer)
 #   NOTEBOOKS=...   for run, test and notebooks: only these, e.g. NOTEBOOKS=notebooks/02_....ipynb
 #   LAB=...         options for JupyterLab, e.g. LAB="--no-browser --port=9999"
@@ -27,6 +27,9 @@ endif
 export PYTHONUTF8 := 1
 # Kernels come from .venv, not from the reader's own Jupyter.
 export JUPYTER_PREFER_ENV_PATH := 1
+# Threads that wait sleep: spinning ones make everything many times slower as soon as the machine has
+# anything else to do.
+export OMP_WAIT_POLICY := PASSIVE
 
 help:
 	@echo "make lab        JupyterLab, opened at the first notebook"

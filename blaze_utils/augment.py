@@ -20,9 +20,14 @@ CROP_SCALES = ((0.3, 0.6), (0.6, 1.0), (1.0, 1.0), (1.0, 1.35))
 """Ranges of the crop's side, as a share of the image's shorter side; above 1 it is padded."""
 CROP_SCALE_CHANCES = (0.25, 0.40, 0.15, 0.20)
 
-MOST_OCCLUSION = 0.8
+MOST_OCCLUSION = 0.65
+LEAST_INSIDE = 0.55
+MOST_YAW = 1.3
 LEAST_SIDE = 6.0
-"""A face more hidden than ``MOST_OCCLUSION`` or with a longer side below this (px) is ignored."""
+"""A face beyond one of these (hidden share, share within the crop, radians, px of the longer side) is
+ignored. Learning from a cheek that fills the crop, or from the back of a head, makes a detector that
+takes every dark jacket for a large face.
+"""
 
 LEAST_CLIPPED_SIDE = 2.0
 """A face of which the crop shows no more than this (px) in width or height is dropped."""
@@ -119,23 +124,29 @@ def random_crop(
 
 
 def sort_out_faces(
-    boxes: np.ndarray, occlusion: np.ndarray, size: int
+    boxes: np.ndarray, occlusion: np.ndarray, inside: np.ndarray, yaw: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Say which faces of a crop are to be learnt, ignored or dropped.
 
     Args:
         boxes: float ``[N, 4]`` in pixels of the crop, not clipped.
         occlusion: float ``[N]``, hidden share of each face.
+        inside: float ``[N]``, share of each face that lay within the image before it was cropped.
+        yaw: float ``[N]``, turn of each head in radians, without its sign.
         size: side of the crop in pixels.
 
     Returns:
         float32 ``[N, 4]`` boxes clipped to the crop; bool ``[N]`` kept, False for faces (almost)
-        outside; bool ``[N]`` ignored, for faces too hidden, too small, or centred outside.
+        outside; bool ``[N]`` ignored, for faces too hidden, cut off, turned away, too small, or
+        centred outside.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     outside = ((centre <= 0) | (centre >= size)).any(axis=1)
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
-    ignored = (occlusion > MOST_OCCLUSION) | (longer < LEAST_SIDE) | outside
     clipped = boxes.clip(0, size).astype(np.float32)
-    kept = ((clipped[:, 2:] - clipped[:, :2]) > LEAST_CLIPPED_SIDE).all(axis=1)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    shown = inside * sides.prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    ignored = (occlusion > MOST_OCCLUSION) | (shown < LEAST_INSIDE) | (yaw > MOST_YAW)
+    ignored |= (longer < LEAST_SIDE) | outside
+    kept = (sides > LEAST_CLIPPED_SIDE).all(axis=1)
     return clipped, kept, ignored

@@ -68,7 +68,9 @@ class TrainingBatches(Dataset):
         image, boxes, landmarks = random_crop(
             sample.image, faces.boxes, faces.landmarks, size, rng, fill=MEAN_BGR
         )
-        boxes, kept, ignored = sort_out_faces(boxes, faces.occlusion, size)
+        boxes, kept, ignored = sort_out_faces(
+            boxes, faces.occlusion, faces.inside, faces.yaw, size
+        )
         boxes, landmarks = torch.from_numpy(boxes[kept]), torch.from_numpy(landmarks[kept])
         labels, face = match(boxes, priors, torch.from_numpy(ignored[kept]))
         if len(boxes) == 0:

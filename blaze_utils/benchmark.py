@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,8 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+# The profiler's C++ part writes notes to stderr, which would land in notebooks; it reads this
+# variable when it first runs.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 # On import, torch.utils.benchmark looks for a CUDA toolkit, and where it finds one without a GPU it
 # says so on stderr, with the toolkit's path: nothing that a reader of a notebook needs.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -179,8 +184,7 @@ def count_operators(model: nn.Module, example: torch.Tensor) -> pd.Series:
     Returns:
         int64 counts, indexed by the operator's name, most frequent first; names in order on ties.
     """
-    # The newer profiler (Kineto) writes notes of its own to stderr, which would land in notebooks.
-    with torch.inference_mode(), torch.autograd.profiler.profile(use_kineto=False) as profile:
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as recorded:
         model(example)
-    names = pd.Series([event.name for event in profile.function_events], dtype=object)
+    names = pd.Series([event.name for event in recorded.events()], dtype=object)
     return names.value_counts().sort_index().sort_values(ascending=False, kind="stable")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from blaze_utils.progress import tqdm
 
 from blaze_utils.files import write_atomically
 from blaze_utils.labels import LABEL_FILE, FaceLabels, format_labels

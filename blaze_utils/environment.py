@@ -74,12 +74,13 @@ def torch_of(folder):
 
 def run(command):
     """Run a command; its output goes to the reader. Raises `SetupError` if it fails."""
-    code = subprocess.call([str(part) for part in command])
+    command = [str(part) for part in command]
+    code = subprocess.call(command)
     if code != 0:
         raise SetupError(
             "The environment could not be made: the command\n    {}\nended with {}; its own "
-            "message stands above. The lock has packages for Python 3.10 to 3.14 on Linux (x86 and Arm), "
-            "macOS (Apple silicon) and Windows (x86).".format(" ".join(map(str, command)), code))
+            "message stands above. The lock has packages for Python 3.10 to 3.14 on Linux (x86 "
+            "and Arm), macOS (Apple silicon) and Windows (x86).".format(" ".join(command), code))
 
 
 def install(python, lock_file, torch):

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
+from blaze_utils.progress import tqdm
 
 from blaze_utils.datasets import FaceFolder
 from blaze_utils.detect import detect

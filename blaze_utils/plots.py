@@ -33,6 +33,7 @@ def show_image(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
     """Show an image, uint8 [H, W, 3] BGR, without ticks; returns the axes."""
     ax.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     ax.set(title=title, xticks=[], yticks=[])
+    ax.autoscale(False)  # what is drawn later must not move the borders of the image
     return ax
 
 
@@ -61,7 +62,7 @@ def draw_boxes(
             )
 
 
-def draw_landmarks(ax: Axes, landmarks: np.ndarray, size: float = 8) -> None:
+def draw_landmarks(ax: Axes, landmarks: np.ndarray, size: float = 12) -> None:
     """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, corners of the mouth
     pink."""
     points = np.asarray(landmarks, float)

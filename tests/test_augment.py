@@ -53,6 +53,10 @@ def spot_scene(rng):
     return image, box, np.broadcast_to((box[:, None, :2] + box[:, None, 2:]) / 2, (1, 5, 2))
 
 
+# Occlusion, share inside and yaw of one face that nothing is wrong with.
+WHOLE = np.zeros(1), np.ones(1), np.zeros(1)
+
+
 def test_labels_follow_the_image(monkeypatch):
     monkeypatch.setattr(blaze_utils.augment, "jitter_colours", lambda image, rng: image)
     rng = np.random.default_rng(0)
@@ -62,7 +66,7 @@ def test_labels_follow_the_image(monkeypatch):
         out, boxes, points = random_crop(image, boxes, points, 128, rng, (0, 0, 0))
         assert out.shape == (128, 128, 3) and out.dtype == np.uint8
         assert boxes.dtype == points.dtype == np.float32
-        clipped, kept, ignored = sort_out_faces(boxes, np.zeros(1, np.float32), 128)
+        clipped, kept, ignored = sort_out_faces(boxes, *WHOLE, 128)
         if ignored[0] or (clipped != boxes).any():
             continue
         seen += 1
@@ -109,22 +113,26 @@ def test_colours_change():
     assert (means.max(axis=1) - means.min(axis=1)).max() > 10
 
 
-@pytest.mark.parametrize(("box", "occlusion", "kept", "ignored"), [
-    ([10, 10, 30, 40], 0.0, True, False),
-    ([10, 10, 30, 40], 0.8, True, False),
-    ([10, 10, 30, 40], 0.81, True, True),  # too hidden
-    ([10, 10, 14, 15.9], 0.0, True, True),  # too small
-    ([10, 10, 14, 16.1], 0.0, True, False),
-    ([-30, 10, 20, 40], 0.0, True, True),  # centre outside
-    ([90, 10, 108, 40], 0.0, True, False),  # cut off, centre inside
-    ([98.5, 10, 130, 40], 0.0, False, True),
+@pytest.mark.parametrize(("box", "attributes", "kept", "ignored"), [
+    ([10, 10, 30, 40], (0.0, 1.0, 0.0), True, False),
+    ([10, 10, 30, 40], (0.64, 1.0, 0.0), True, False),
+    ([10, 10, 30, 40], (0.66, 1.0, 0.0), True, True),  # too hidden
+    ([10, 10, 30, 40], (0.0, 1.0, 1.29), True, False),
+    ([10, 10, 30, 40], (0.0, 1.0, 1.31), True, True),  # turned away
+    ([10, 10, 14, 15.9], (0.0, 1.0, 0.0), True, True),  # too small
+    ([10, 10, 14, 16.1], (0.0, 1.0, 0.0), True, False),
+    ([-30, 10, 20, 40], (0.0, 1.0, 0.0), True, True),  # centre outside
+    ([90, 10, 108, 40], (0.0, 1.0, 0.0), True, False),  # cut off, 56 % within
+    ([90, 10, 109, 40], (0.0, 1.0, 0.0), True, True),  # cut off, 53 % within
+    ([90, 10, 108, 40], (0.0, 0.9, 0.0), True, True),  # cut off twice
+    ([98.5, 10, 130, 40], (0.0, 1.0, 0.0), False, True),
 ])
-def test_which_faces_count(box, occlusion, kept, ignored):
-    out = sort_out_faces(np.array([box], np.float32), np.array([occlusion]), 100)
+def test_which_faces_count(box, attributes, kept, ignored):
+    out = sort_out_faces(np.array([box], np.float32), *(np.array([a]) for a in attributes), 100)
     assert (bool(out[1][0]), bool(out[2][0])) == (kept, ignored)
     assert (out[0] == np.clip(box, 0, 100).astype(np.float32)).all()
 
 
 def test_no_faces_to_sort():
-    boxes, kept, ignored = sort_out_faces(np.zeros((0, 4)), np.zeros(0), 100)
+    boxes, kept, ignored = sort_out_faces(np.zeros((0, 4)), *[np.zeros(0)] * 3, 100)
     assert boxes.shape == (0, 4) and kept.shape == ignored.shape == (0,)

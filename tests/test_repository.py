@@ -69,7 +69,7 @@ def test_the_cpu_lock_is_the_lock_without_cuda():
 
 
 def test_comments_and_annotations_are_no_requirements():
-    text = "# head\ntorch==2.0  # pinned\n    # via\n    #   x\nx==1 ; os_name == 'nt'\n\ntriton==3\n"
+    text = "# head\ntorch==2.0  # pinned\n    # via\n    #   x\nx==1 ; os_name == 'nt'\n\ntriton==3"
     assert split_for_cpu(text) == (["torch==2.0"], ["x==1 ; os_name == 'nt'"])
 
 
@@ -203,7 +203,7 @@ def test_ci_runs_make_test_and_nothing_else():
     assert lines == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
 
 
-# The floors of the package, ground floor first. A module imports from its own floor and those below.
+# The floors of the package, ground floor first: a module imports from its own and those below.
 FLOORS = [
     {"environment", "files", "progress"},
     {"anchors", "augment", "benchmark", "faces", "labels", "loss", "matching", "metrics", "model",
