@@ -97,5 +97,8 @@ def batch_loader(batches: TrainingBatches, steps: range, num_workers: int) -> Da
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_use_one_thread,
+        # A forked worker inherits OpenMP's state without its threads, and waits for them forever if
+        # the network has run before in this process.
+        multiprocessing_context="spawn" if num_workers else None,
         generator=torch.Generator(),  # so that the global one is not drawn from
     )

@@ -30,7 +30,7 @@ LARGEST = 1e9  # beyond it a number is a mistake, and sums of two would leave th
 # ``side`` is the box's longer side in pixels of the stored image; ``blur`` is sigma / side.
 EASY = {"side": 24.0, "occlusion": 0.2, "blur": 0.05, "light": 0.5, "yaw": 1.05, "inside": 0.95}
 MEDIUM = {"side": 14.0, "occlusion": 0.4, "blur": 0.1, "light": 0.3, "yaw": 1.4, "inside": 0.8}
-HARD = {"side": 8.0, "occlusion": 0.7, "blur": 0.2, "light": 0.1, "yaw": 1.6, "inside": 0.5}
+HARD = {"side": 4.0, "occlusion": 0.95, "blur": 1.0, "light": 0.1, "yaw": 1.6, "inside": 0.15}
 
 
 class LabelError(ValueError):

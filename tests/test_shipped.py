@@ -19,7 +19,7 @@ from blaze_utils.faces import draw_scene
 DATA = CHECKPOINT.parents[1]
 FOLDERS = {"val": 300, "calibration": 128}
 # What the shipped checkpoint reaches on data/val, as notebook 01 prints it.
-AP = {"easy": AP_EASY, "medium": AP_MEDIUM, "hard": AP_HARD}
+AP = {"easy": 0.9964, "medium": 0.9806, "hard": 0.9100}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_checkpoint_reaches_its_ap(model):
 
 def test_every_face_of_an_easy_scene_is_found(model):
     val = FaceFolder(DATA / "val")
-    sample = val[EASY_SCENE]
+    sample = val[24]
     found = detect(model, sample.image)
     sure = found.boxes[found.scores > 0.5]
     assert len(sample.labels) >= 5
