@@ -101,7 +101,7 @@ def contact_sheet(
     """Many images on one sheet, uint8 [H, W, 3] BGR of one shape, with their labels if given."""
     rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]
-    size = (10, 10 / columns * height / width * rows)
+    size = (7, 7 / columns * height / width * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in grid.flat:
         ax.axis("off")

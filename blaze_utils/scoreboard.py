@@ -113,7 +113,8 @@ def publish(executed: Iterable[str], existing: Iterable[str]) -> None:
     notebooks stay as they are, and those of notebooks that are gone go.
     """
     executed = set(executed)
-    kept = [row for row in read_rows(SHIPPED) if row.notebook in set(existing) - executed]
+    others = set(existing) - executed
+    kept = [row for row in read_rows(SHIPPED) if row.notebook in others]
     new = [row for row in read_rows(OWN) if row.notebook in executed]
     write_rows(SHIPPED, merge(kept, new))
 
