@@ -12,7 +12,7 @@ from blaze_utils.evaluate import evaluate, ground_truth, predict
 from blaze_utils.labels import FaceLabels
 
 FACE = (8.0, 8.0, 48.0, 56.0)
-SMALL = (30.0, 40.0, 36.0, 46.0)
+SMALL = (30.0, 40.0, 33.0, 43.0)
 
 
 class BrightnessDetector(nn.Module):

@@ -151,7 +151,7 @@ def test_difficulties_are_nested_and_not_all_the_same():
 
 
 @pytest.mark.parametrize("attributes", [
-    {"box": (0, 0, 3, 3)}, {"occlusion": 1.0}, {"blur": 40.0}, {"light": 0.0}, {"inside": 0.1},
+    {"box": (0, 0, 3, 3)}, {"occlusion": 1.0}, {"blur": 400.0}, {"light": 0.0}, {"inside": 0.1},
 ])
 def test_each_attribute_alone_can_make_a_face_too_hard(attributes):
     assert all(mask.tolist() == [True] for mask in difficulty(face()).values())

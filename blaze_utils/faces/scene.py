@@ -302,7 +302,7 @@ def _labels(
     whole = np.stack([face.box for face in placed]) / OVERSAMPLING
     boxes = np.clip(whole, 0, [width, height, width, height])
     sides, whole_sides = boxes[:, 2:] - boxes[:, :2], whole[:, 2:] - whole[:, :2]
-    inside = sides.prod(1) / whole_sides.prod(1)
+    inside = np.minimum(1, sides.prod(1) / whole_sides.prod(1))
     hidden = 1 - np.minimum(1, visible / np.maximum(1, [face.area for face in placed]))
     count = len(placed)
     labels = FaceLabels(
