@@ -24,9 +24,9 @@ MOST_OCCLUSION = 0.65
 LEAST_INSIDE = 0.55
 MOST_YAW = 1.3
 LEAST_SIDE = 6.0
-"""A face beyond one of these (hidden share, share within the crop, radians, px of the longer side) is
-ignored. Learning from a cheek that fills the crop, or from the back of a head, makes a detector that
-takes every dark jacket for a large face.
+"""A face beyond one of these (hidden share, share within the crop, radians, px of the longer side)
+is ignored. Learning from a cheek that fills the crop, or from the back of a head, makes a detector
+that takes every dark jacket for a large face.
 """
 
 LEAST_CLIPPED_SIDE = 2.0

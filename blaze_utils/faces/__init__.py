@@ -2,7 +2,7 @@
 
 Every scene is a function of its seed and index alone. The modules build on each other in this
 order: tools, look (what a person is like), skull (the solid), features, hair, accessories, head,
-body, things, background, camera, scene (puts it all together).
+body, things, background, camera, layout, placing, scene (puts it all together).
 """
 
 from .scene import draw_scene
