@@ -96,7 +96,8 @@ def compare(
 
 
 def _timer(function: Callable[..., Any], inputs: tuple[Any, ...], threads: int) -> Timer:
-    if isinstance(function, nn.Module) and function.training:
+    # A frozen TorchScript module has no mode any more.
+    if isinstance(function, nn.Module) and getattr(function, "training", False):
         raise ValueError(f"{type(function).__name__} is in training mode: call .eval() first")
     names = {"function": function, "inputs": inputs}
     return Timer("function(*inputs)", globals=names, num_threads=threads)
