@@ -7,13 +7,15 @@ torchvision's convention for quantizable models: stubs on the model, ``fuse_mode
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import (
     FakeQuantize,
+    FakeQuantizeBase,
     QConfig,
     QuantStub,
     convert,
@@ -202,3 +204,27 @@ def simulate(float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qcon
     prepared.apply(enable_observer).apply(disable_fake_quant)
     calibrate(prepared, images)
     return prepared.apply(disable_observer).apply(enable_fake_quant)
+
+
+def sensitivity(simulated: nn.Module, measure: Callable[[nn.Module], float]) -> pd.DataFrame:
+    """What the rounding in each part of a network costs.
+
+    Args:
+        simulated: a model from ``simulate``; at the end all of it rounds again.
+        measure: gives the quality of a model, such as an SQNR or an AP.
+
+    Returns:
+        One row for each child module that rounds, in order, indexed by name: the measure with
+        ``alone`` (this child rounds, the rest is float) and ``left_float`` (all but this child).
+    """
+    rows = {}
+    for name, child in simulated.named_children():
+        if any(isinstance(module, FakeQuantizeBase) for module in child.modules()):
+            simulated.apply(disable_fake_quant)
+            child.apply(enable_fake_quant)
+            alone = measure(simulated)
+            simulated.apply(enable_fake_quant)
+            child.apply(disable_fake_quant)
+            rows[name] = {"alone": alone, "left_float": measure(simulated)}
+    simulated.apply(enable_fake_quant)
+    return pd.DataFrame.from_dict(rows, orient="index")
