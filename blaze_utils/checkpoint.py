@@ -1,8 +1,9 @@
-"""Store and load the weights of float models, safely.
+"""Store and load models, float and int8, safely: nothing in a file is run.
 
-A checkpoint is what ``torch.save(model.state_dict(), path)`` writes. Two habits of published
+A float checkpoint is what ``torch.save(model.state_dict(), path)`` writes. Two habits of published
 checkpoints are understood: keys that start with ``module.`` (trained with ``nn.DataParallel``), and
-a dict that holds the weights under ``state_dict``.
+a dict that holds the weights under ``state_dict``. An int8 model has a compact file of its own
+kind, see ``int8_file``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from blaze_utils.int8_file import load_int8, save_int8
 from blaze_utils.model import Blaze
 from blaze_utils.storage import CheckpointError, load_tensors, save_tensors
 
-__all__ = ["CheckpointError", "load_float", "save_float"]
+__all__ = ["CheckpointError", "load_float", "load_int8", "save_float", "save_int8"]
 
 PREFIX = "module."
 

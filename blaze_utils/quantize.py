@@ -33,7 +33,7 @@ from torch.ao.quantization.observer import (
     MovingAveragePerChannelMinMaxObserver,
 )
 
-from blaze_utils.detect import preprocess
+from blaze_utils.detect import evaluating, preprocess
 from blaze_utils.model import Blaze
 from blaze_utils.quantizable import QuantizableBlaze
 
@@ -96,28 +96,26 @@ def calibrate(
     Raises:
         ValueError: there are no images, or one has another type or shape (its number is named).
     """
-    training, count = prepared.training, 0
-    prepared.eval()
-    with torch.inference_mode():
+    count = 0
+    with evaluating(prepared), torch.inference_mode():
         for number, image in enumerate(images):
             prepared(_network_input(image, number, long_side))
             count += 1
-    prepared.train(training)
     if not count:
         raise ValueError("images: there are none, and without images no range is known")
     return count
 
 
 def _network_input(image: np.ndarray | Tensor, number: int, long_side: int | None) -> Tensor:
-    try:
-        if not isinstance(image, Tensor):
+    if not isinstance(image, Tensor):
+        try:
             return preprocess(image, long_side)[0]
-    except ValueError as error:
-        raise ValueError(f"images: number {number}: {error}") from error
-    if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        except ValueError as error:
+            raise ValueError(f"images: number {number}: {error}") from error
+    if image.dim() != 4 or image.shape[1] != 3 or not image.numel() or image.dtype != torch.float32:
         raise ValueError(
-            f"images: number {number}: expected a preprocessed float tensor [N, 3, H, W] or a uint8 "
-            f"array [H, W, 3], got {image.dtype} {list(image.shape)}"
+            f"images: number {number}: expected a preprocessed float32 tensor [N, 3, H, W] or a "
+            f"uint8 array [H, W, 3], got {image.dtype} {list(image.shape)}"
         )
     if not torch.isfinite(image).all():
         raise ValueError(f"images: number {number}: holds NaN or infinite values")
@@ -146,6 +144,7 @@ def quantize_static(
     Raises:
         TypeError: the model cannot be quantized this way (see ``quantizable_copy``).
         ValueError: the engine is not here, or the images are unfit (see ``calibrate``).
+        RuntimeError: the model has been fused already.
     """
     engine = check_engine(engine)
     model = quantizable_copy(float_model)
@@ -184,7 +183,9 @@ def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = No
     return QConfig(get_default_qat_qconfig(check_engine(engine)).activation, weight)
 
 
-def simulate(float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qconfig: QConfig) -> nn.Module:
+def simulate(
+    float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qconfig: QConfig
+) -> nn.Module:
     """Post-training quantization in fake: float arithmetic, rounded as int8 would round.
 
     The batch norms are folded, the ranges calibrated and frozen. What comes back can be switched
@@ -196,11 +197,17 @@ def simulate(float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qcon
 
     Returns:
         A fake-quantized model on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: the qconfig has observers only, with which nothing would be rounded.
+        TypeError, RuntimeError: as ``quantize_static``.
     """
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
     model.qconfig = qconfig
     prepared = prepare_qat(model.train(), inplace=True).eval()
+    if not any(isinstance(module, FakeQuantizeBase) for module in prepared.modules()):
+        raise ValueError("qconfig: has no fake quantization; get_default_qat_qconfig's has")
     prepared.apply(enable_observer).apply(disable_fake_quant)
     calibrate(prepared, images)
     return prepared.apply(disable_observer).apply(enable_fake_quant)
