@@ -35,7 +35,7 @@ help:
 	@echo "make lab        JupyterLab, opened at the first notebook"
 	@echo "make run        execute all notebooks in order; pages under build/, then the scoreboard"
 	@echo "make test       the unit tests, then every notebook against its stored outputs"
-	@echo "make notebooks  execute all notebooks and store their outputs, links and scoreboard"
+	@echo "make notebooks  execute all notebooks; store outputs, links, scoreboard and the README's tables"
 	@echo "make setup      only the environment (TORCH=cpu: without CUDA, a much smaller download)"
 
 setup:
@@ -59,3 +59,5 @@ test: setup
 
 notebooks: setup
 	@$(VENV_PYTHON) -m blaze_utils.notebooks store $(NOTEBOOKS)
+	@$(VENV_PYTHON) -m blaze_utils.gallery
+	@$(VENV_PYTHON) -m blaze_utils.results

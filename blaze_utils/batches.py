@@ -31,6 +31,8 @@ class TrainingBatches(Dataset):
         batch_size: images a batch. Each epoch sees every image once, in an order of its own; a
             batch may span two epochs.
         seed: item k depends on (seed, k) and nothing else.
+        share: which images of every batch to give, for one of several processes. The whole batch
+            is prepared all the same, so that each image is cropped as in a single process.
 
     An item is ``images`` uint8 ``[B, S, S, 3]`` BGR, ``labels`` int64 ``[B, P]`` (1 face, 0
     background, -1 left out), ``box_targets`` ``[B, P, 4]`` and ``landmark_targets`` ``[B, P, 10]``
@@ -40,10 +42,13 @@ class TrainingBatches(Dataset):
         ValueError: the dataset is empty; or, from an item, an image has no labels.
     """
 
-    def __init__(self, dataset: Sequence, batch_size: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, dataset: Sequence, batch_size: int = 16, seed: int = 0, share: slice = slice(None)
+    ) -> None:
         if len(dataset) == 0:
             raise ValueError("the dataset to train on is empty")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.share = share
 
     def indices(self, step: int) -> list[int]:
         """Which images of the dataset step ``step`` sees."""
@@ -58,7 +63,7 @@ class TrainingBatches(Dataset):
         size = int(rng.choice(CROP_SIZES, p=CROP_SIZE_CHANCES))
         priors = prior_boxes((size, size))
         items = [self._item(self.dataset[i], size, priors, rng) for i in self.indices(step)]
-        return tuple(torch.stack(column) for column in zip(*items))
+        return tuple(torch.stack(column) for column in zip(*items[self.share]))
 
     @staticmethod
     def _item(sample, size: int, priors: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:

@@ -1,59 +1,28 @@
-"""Datasets of images with faces: a folder with a label file, a folder of photographs, drawn scenes.
+"""Datasets of images with faces: a label file, WIDER FACE, photographs, drawn scenes.
 
 Every dataset gives ``Sample`` objects, so that whatever takes one dataset takes them all.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from torch.utils.data import Dataset
+from torchvision.datasets import WIDERFace
 
 from blaze_utils.drawing import DatasetError, Draw, draw_folder
 from blaze_utils.faces import draw_scene
-from blaze_utils.labels import LABEL_FILE, FaceLabels, read_labels
+from blaze_utils.images import PHOTO_SUFFIXES, Sample, read_image
+from blaze_utils.labels import ATTRIBUTES, LABEL_FILE, FaceLabels, read_labels
+from blaze_utils.widerface import WHERE_TO_GET, load_widerface_ground_truth
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+__all__ = [
+    "DatasetError", "FaceFolder", "PhotoFolder", "Sample", "WiderFace", "draw_dataset",
+    "load_widerface_ground_truth", "open_dataset", "read_image",
+]
 
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One image of a dataset.
-
-    Attributes:
-        name: unique within its dataset; with ``/`` between folder and file on every system.
-        image: uint8 [H, W, 3], BGR.
-        labels: its faces, in pixels of ``image``; None where nobody has labelled the image.
-    """
-
-    name: str
-    image: np.ndarray
-    labels: FaceLabels | None
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as uint8 [H, W, 3] BGR.
-
-    Grey, RGBA, CMYK and 16-bit images are converted; a rotation noted by the camera is applied.
-
-    Raises:
-        FileNotFoundError: there is no such file (other ``OSError``: it cannot be read).
-        DatasetError: the file is empty, or OpenCV cannot decode it.
-    """
-    path = Path(path)
-    # Not cv2.imread: on Windows it cannot open names outside the system's code page.
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if data.size == 0:
-        raise DatasetError(f"{path}: the file is empty")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DatasetError(f"{path}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise DatasetError(f"{path}: not an image that OpenCV can decode, or a damaged one")
-    return image
+# What torchvision asks for, below ``widerface``.
+WIDER_FOLDERS = ("WIDER_train", "WIDER_val", "WIDER_test", "wider_face_split")
 
 
 class FaceFolder(Dataset):
@@ -66,14 +35,17 @@ class FaceFolder(Dataset):
     Raises:
         FileNotFoundError: the folder, its label file or an image named there is missing.
         LabelError: the label file is wrong; the message names file and line.
+        DatasetError: from ``folder[index]``: the image cannot be read, or a face lies wholly
+            outside of it, as happens when labels belong to a copy of another size.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         label_file = self.root / LABEL_FILE
         if not label_file.is_file():
+            hint = f". {WHERE_TO_GET}" if "widerface" in self.root.resolve().parts else ""
             raise FileNotFoundError(f"{label_file}: not found; expected a folder with {LABEL_FILE} "
-                                    "and the images that it names")
+                                    f"and the images that it names{hint}")
         self.labels = read_labels(label_file)
         self.names = list(self.labels)
         self._paths = [self._find(name) for name in self.names]
@@ -91,7 +63,92 @@ class FaceFolder(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
-        return Sample(name, read_image(self._paths[index]), self.labels[name])
+        image, labels = read_image(self._paths[index]), self.labels[name]
+        _check_inside(labels, image, f"{self.root / LABEL_FILE}: {name}")
+        return Sample(name, image, labels)
+
+
+def _check_inside(labels: FaceLabels, image: np.ndarray, where: str) -> None:
+    height, width = image.shape[:2]
+    left, top, right, bottom = labels.boxes.T
+    outside = (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0)
+    if outside.any():
+        x1, y1, x2, y2 = labels.boxes[outside][0]
+        raise DatasetError(f"{where}: the face from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) lies "
+                           f"outside of the image, which is {width} x {height} pixels")
+
+
+class WiderFace(Dataset):
+    """WIDER FACE in the folders that ``torchvision.datasets.WIDERFace`` keeps it in.
+
+    ``labels`` maps every name, ``event/file.jpg``, to its ``FaceLabels`` (boxes alone: there are no
+    landmarks, and the attributes of WIDER FACE are classes, not measures), or to None in the test
+    split. A face that the annotators call invalid has occlusion 1, so that it is ignored, neither
+    to be found nor a mistake; one without width or height is left out, as is the row of zeros that
+    stands in an image without faces, and ``left_out`` counts these. The difficulties of the
+    benchmark come from ``load_widerface_ground_truth``.
+
+    Args:
+        root: the folder above ``widerface``.
+        split: ``train``, ``val`` or ``test``.
+        download: whether torchvision may download what is missing (3.4 GB; needs ``gdown``).
+
+    Raises:
+        FileNotFoundError: a folder or an image is missing; the message says where to get it.
+        DatasetError: torchvision cannot make sense of the annotations; from ``dataset[index]``: as
+            ``FaceFolder``.
+        ValueError: another split.
+    """
+
+    def __init__(self, root: str | Path, split: str = "val", download: bool = False) -> None:
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split: expected train, val or test, got {split!r}")
+        self.root = Path(root) / "widerface"
+        missing = [name for name in WIDER_FOLDERS if not (self.root / name).is_dir()]
+        if missing and not download:
+            raise FileNotFoundError(f"{self.root}: without {', '.join(missing)}. {WHERE_TO_GET}. "
+                                    "torchvision asks for all splits; for one that you do not use "
+                                    "an empty folder will do")
+        try:
+            entries = WIDERFace(root, split, download=download).img_info
+        except (ValueError, IndexError) as error:
+            raise DatasetError(f"{self.root / 'wider_face_split'}: torchvision cannot read the "
+                               f"annotations of {split} ({error})") from error
+        self.left_out = 0
+        self.labels: dict[str, FaceLabels | None] = {}
+        self._paths = []
+        for entry in entries:
+            path = Path(entry["img_path"])
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: not found, but named in "
+                                        f"{self.root / 'wider_face_split'}. {WHERE_TO_GET}")
+            self._paths.append(path)
+            self.labels["/".join(path.parts[-2:])] = self._labels(entry.get("annotations"))
+        self.names = list(self.labels)
+
+    def _labels(self, annotations: dict | None) -> FaceLabels | None:
+        if annotations is None:
+            return None
+        boxes = annotations["bbox"].numpy().astype(np.float32)
+        kept = (boxes[:, 2:] > 0).all(axis=1)
+        self.left_out += int((~kept).sum())
+        boxes[:, 2:] += boxes[:, :2]
+        attributes = {key: np.full(len(boxes), value) for key, value in ATTRIBUTES.items()}
+        # The columns after the box are blur, expression, illumination, invalid, occlusion, pose
+        # (readme.txt of wider_face_split); torchvision 0.29 takes the fourth for the occlusion.
+        attributes["occlusion"] = annotations["occlusion"].numpy()
+        landmarks = np.full((len(boxes), 5, 2), np.nan)
+        return FaceLabels(boxes, landmarks, **attributes).select(kept)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.names[index]
+        image, labels = read_image(self._paths[index]), self.labels[name]
+        if labels is not None:
+            _check_inside(labels, image, f"{self.root / 'wider_face_split'}: {name}")
+        return Sample(name, image, labels)
 
 
 class PhotoFolder(Dataset):
@@ -152,3 +209,20 @@ def draw_dataset(
     """
     draw_folder(root, count, seed, draw, workers, quality, progress)
     return FaceFolder(root)
+
+
+def open_dataset(root: str | Path) -> FaceFolder | WiderFace | PhotoFolder:
+    """Open a folder as what it is.
+
+    With ``label.txt`` in it, it is a ``FaceFolder``; with ``wider_face_split``, the validation
+    split of ``WiderFace``; else its photographs are taken, without labels.
+
+    Raises:
+        FileNotFoundError, LabelError, DatasetError: as the datasets.
+    """
+    root = Path(root)
+    if (root / LABEL_FILE).is_file():
+        return FaceFolder(root)
+    if root.name == "widerface" and (root / "wider_face_split").is_dir():
+        return WiderFace(root.parent)
+    return PhotoFolder(root)

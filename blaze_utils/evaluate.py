@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from blaze_utils.progress import tqdm
 
-from blaze_utils.datasets import FaceFolder
+from blaze_utils.datasets import FaceFolder, WiderFace
 from blaze_utils.detect import detect
 from blaze_utils.labels import difficulty
 from blaze_utils.metrics import widerface_ap
@@ -51,8 +51,8 @@ def ground_truth(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
     Raises:
         ValueError: an image is without labels, as in ``PhotoFolder``.
     """
-    # A FaceFolder knows its labels without reading the images.
-    if isinstance(dataset, FaceFolder):
+    # These know their labels without reading the images.
+    if isinstance(dataset, (FaceFolder, WiderFace)):
         labels = dataset.labels
     else:
         samples = (dataset[index] for index in range(len(dataset)))

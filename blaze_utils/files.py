@@ -22,6 +22,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         # mkstemp makes the file private to this user; a data file should be as readable as others.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        # A full disk is reported without the name of the file.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise

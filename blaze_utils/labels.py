@@ -11,6 +11,7 @@ end. An image without faces is its name alone, as the second one here::
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ LABEL_FILE = "label.txt"  # its name in a folder of images
 # The five attributes in the order of their columns, with the value of a face that has none given.
 ATTRIBUTES = {"occlusion": 0.0, "blur": 0.0, "light": 1.0, "yaw": 0.0, "inside": 1.0}
 COLUMNS = (4, 20, 25)  # box; box, landmarks and quality; the same and the attributes
-LARGEST = 1e9  # beyond it a number is a mistake, and sums of two would leave the float32 range
+LARGEST = 1e6  # beyond it a number is a mistake, and float32 would no longer tell pixels apart
 
 # What a face may be at most (``side``, ``light``, ``inside``: at least) to belong to a setting.
 # ``side`` is the box's longer side in pixels of the stored image; ``blur`` is sigma / side.
@@ -115,13 +116,17 @@ def read_labels(path: str | Path) -> dict[str, FaceLabels]:
 
     A face line has 4 columns (box), 20 (and landmarks, quality) or 25 (and our attributes).  What
     is not given takes the values of ``ATTRIBUTES``, and NaN for landmarks; with 20 columns the
-    occlusion is 1 - quality.  A landmark is unknown if its flag is -1 or both coordinates are -1.
-    Blank lines and Windows line ends are accepted; the encoding is UTF-8.
+    occlusion is 1 - quality, unless the quality is below 0, which stands for unknown.  A landmark
+    is unknown if its flag is -1 or both coordinates are -1.  Blank lines, Windows line ends and a
+    BOM are accepted; the encoding is UTF-8.
+
+    Faces without width or height, of which WIDER FACE has some, are left out; a ``UserWarning``
+    names the file, their number and the first line.
 
     Raises:
         FileNotFoundError: there is no such file.
         LabelError: naming file and line: another number of columns, not a number, NaN or infinity,
-            width or height not above 0, a face before the first name, a name given twice, a name
+            width or height below 0, a face before the first name, a name given twice, a name
             missing, bytes that are not UTF-8, or a file with nothing in it.
     """
     path = Path(path)
@@ -130,7 +135,7 @@ def read_labels(path: str | Path) -> dict[str, FaceLabels]:
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: not UTF-8 text ({error})") from error
     faces: dict[str, list[np.ndarray]] = {}
-    name = None
+    name, left_out = None, []
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         if line.startswith("#"):
@@ -139,9 +144,16 @@ def read_labels(path: str | Path) -> dict[str, FaceLabels]:
         elif line.strip():
             if name is None:
                 raise LabelError(f"{where}: a face before the first '# name' line")
-            faces[name].append(_parse_face(line, where))
+            face = _parse_face(line, where)
+            if (face[:2] < face[2:4]).all():
+                faces[name].append(face)
+            else:
+                left_out.append(number)
     if not faces:
         raise LabelError(f"{path}:1: the file is empty, expected '# name' lines")
+    if left_out:
+        warnings.warn(f"{path}:{left_out[0]}: left out, as the face has no width or height "
+                      f"({len(left_out)} in this file)", stacklevel=2)
     return {name: _from_rows(rows) for name, rows in faces.items()}
 
 
@@ -155,21 +167,21 @@ def _new_name(line: str, known: Mapping[str, object], where: str) -> str:
 
 
 def _parse_face(line: str, where: str) -> np.ndarray:
-    """One line as a row of 24 numbers: x1 y1 x2 y2, five times (x y flag), the attributes."""
+    """One line as float32 [24]: x1 y1 x2 y2, five times (x y flag), the attributes."""
     words = line.split()
     if len(words) not in COLUMNS:
         raise LabelError(f"{where}: {len(words)} columns, expected 4, 20 or 25")
     values = [_parse_number(word, where) for word in words]
     x, y, width, height = values[:4]
-    if width <= 0 or height <= 0:
-        raise LabelError(f"{where}: width {width:g} and height {height:g} must be above 0")
+    if width < 0 or height < 0:
+        raise LabelError(f"{where}: width {width:g} and height {height:g} must not be below 0")
     landmarks = values[4:19] or [-1.0] * 15
     attributes = list(ATTRIBUTES.values())
-    if len(values) == 20:
-        attributes[0] = min(max(1.0 - values[19], 0.0), 1.0)
+    if len(values) == 20 and values[19] >= 0:
+        attributes[0] = max(1.0 - values[19], 0.0)
     elif len(values) == 25:
         attributes = values[20:]
-    return np.array([x, y, x + width, y + height, *landmarks, *attributes])
+    return np.array([x, y, x + width, y + height, *landmarks, *attributes], np.float32)
 
 
 def _parse_number(word: str, where: str) -> float:

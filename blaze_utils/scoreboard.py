@@ -90,16 +90,6 @@ def load() -> pandas.DataFrame:
     return pandas.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
 
 
-def to_markdown(table: pandas.DataFrame) -> str:
-    """A scoreboard, as `load` gives it, as a Markdown table for a README."""
-    lines = ["| " + " | ".join(COLUMNS) + " |",
-             "|" + "|".join(" --- " if name in TEXTS else " ---: " for name in COLUMNS) + "|"]
-    for row in table.itertuples(index=False):
-        cells = (value if isinstance(value, str) else as_text(value) or "-" for value in row)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def forget(notebook: str) -> None:
     """Remove the reader's own rows of one notebook, so that its next run starts clean."""
     if OWN.exists():

@@ -3,6 +3,9 @@
 A run is a function of its settings and seed: the batch that a step sees depends on (seed, step)
 alone (``batches.py``), so that a killed run goes on where it was last saved as if nothing had
 happened. The recipe (AdamW, one cycle, weight averaging) trained the shipped checkpoint.
+
+Several processes (``processes.group``, ``torchrun``) share every batch. Up to rounding the run is
+the same but for the batch norms, which see a share of each batch (``processes.parallel``).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from blaze_utils import processes
 from blaze_utils.batches import TrainingBatches, batch_loader
 from blaze_utils.files import write_atomically
 from blaze_utils.progress import tqdm
@@ -61,9 +65,9 @@ def _loop(
         if run.step % log[1] == 0 or done:
             run.add_row((run.step - 1) % log[1] + 1)
             bar.set_postfix(loss=f"{run.rows[-1][1]:.3f}")
-            if log[0] is not None:
+            if log[0] is not None and processes.is_first():
                 write_atomically(log[0], run.log_text().encode())
-        if resume[0] is not None and (run.step % resume[1] == 0 or done):
+        if resume[0] is not None and processes.is_first() and (run.step % resume[1] == 0 or done):
             run.save(resume[0])
 
 
@@ -75,6 +79,8 @@ def train(
     resume_path: str | Path | None = None, save_every: int = 500, progress: bool = True,
 ) -> nn.Module:
     """Train a detector with the multibox loss.
+
+    Of several processes only the first logs, saves and shows the bar; all read ``resume_path``.
 
     Args:
         model: anything with the inputs and outputs of ``Blaze``; it is trained in place, from the
@@ -96,10 +102,12 @@ def train(
         progress: whether to show a progress bar.
 
     Returns:
-        A new model of the same class with the averaged weights and buffers, in evaluation mode.
+        A new model of the same class with the averaged weights and buffers, in evaluation mode. Of
+        several processes the first one's is the result; the buffers of the others differ.
 
     Raises:
-        ValueError: steps, batch size or averaging out of range, or the dataset is empty.
+        ValueError: steps, batch size or averaging out of range, the dataset is empty, or a batch
+            has fewer images than there are processes.
         CheckpointError: ``resume_path`` is damaged, or of a run with other settings.
         FloatingPointError: the loss became infinite or NaN.
     """
@@ -107,11 +115,14 @@ def train(
         "steps": steps, "batch_size": batch_size, "peak_lr": peak_lr, "weight_decay": weight_decay,
         "clip": clip, "averaging": averaging, "seed": seed, "images": len(dataset),
     }
+    if batch_size < processes.count():
+        raise ValueError(f"batch_size: {processes.count()} processes share {batch_size} images")
     torch.manual_seed(seed)
     run = TrainingRun(model.to(device, memory_format=torch.channels_last).train(), settings)
     if resume_path is not None and Path(resume_path).exists():
         run.restore(resume_path)
-    batches = TrainingBatches(dataset, batch_size, seed)
+    batches = TrainingBatches(dataset, batch_size, seed, processes.share())
     loader = batch_loader(batches, range(run.step, steps), num_workers)
+    progress = progress and processes.is_first()
     _loop(run, loader, (log_path, log_every), (resume_path, save_every), progress)
     return run.averaged.module.eval()

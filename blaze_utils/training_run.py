@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from blaze_utils.loss import multibox_loss
+from blaze_utils import processes
+from blaze_utils.loss import FACE, Losses, multibox_loss
 from blaze_utils.model import MEAN_BGR
 from blaze_utils.storage import CheckpointError, load_tensors, save_tensors
 
@@ -40,6 +41,19 @@ def weight_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     return update
 
 
+def of_whole_batch(losses: Losses, labels: Tensor) -> Losses:
+    """Weight the losses of this process's share: their mean over the processes is the batch's loss.
+
+    ``multibox_loss`` divides by the face priors of the share, here it becomes those of all shares.
+    ``labels`` int64 [N, P] are the share's. Without several processes nothing changes.
+    """
+    if not processes.in_group():
+        return losses
+    faces = (labels == FACE).sum().double()
+    weight = faces.clamp(min=1) / (processes.count() * processes.mean(faces)).clamp(min=1)
+    return Losses(*(loss * (weight * processes.count()).to(loss.dtype) for loss in losses))
+
+
 class TrainingRun:
     """All that changes during a training run, and how a step changes it.
 
@@ -65,6 +79,7 @@ class TrainingRun:
                 "got {steps}, {batch_size} and {averaging}".format(**settings)
             )
         self.model, self.settings = model, settings
+        self.network = processes.parallel(model)
         self.averaged: AveragedModel | None = None
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings["peak_lr"], weight_decay=settings["weight_decay"]
@@ -81,17 +96,18 @@ class TrainingRun:
     def advance(self, batch: Sequence[Tensor]) -> None:
         """One step of the optimizer and of the average.
 
-        ``batch`` is images, labels, box and landmark targets, as ``TrainingBatches`` gives them.
+        ``batch`` is images, labels, box and landmark targets, as ``TrainingBatches`` gives them; of
+        several processes each takes its share of the batch.
         """
         images, *targets = (t.to(self.mean.device, non_blocking=True) for t in batch)
         # A permuted [B, S, S, 3] is channels_last already, and stays so.
         inputs = images.permute(0, 3, 1, 2).float() - self.mean
-        losses = multibox_loss(self.model(inputs), *targets)
+        losses = of_whole_batch(multibox_loss(self.network(inputs), *targets), targets[0])
         losses.total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.recent += torch.stack([loss.detach() for loss in losses])
+        self.recent += processes.mean(torch.stack([loss.detach() for loss in losses]))
         self.step += 1
         if self.step < self.settings["steps"]:
             self.scheduler.step()

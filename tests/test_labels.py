@@ -41,6 +41,18 @@ def test_twenty_columns_give_landmarks_and_occlusion_from_quality(tmp_path):
     assert labels.occlusion.tolist() == [0.25]
 
 
+def test_a_quality_below_zero_is_unknown(tmp_path):
+    labels = read_text(tmp_path, f"# a.jpg\n10 10 40 48 {POINTS} -1.0\n")["a.jpg"]
+    assert labels.occlusion.tolist() == [0] and difficulty(labels)["easy"].tolist() == [True]
+
+
+def test_faces_without_width_or_height_are_left_out_and_counted(tmp_path):
+    text = "# a.jpg\n1 2 3 4\n5 6 0 7\n# b.jpg\n0 0 0 0\n999999 5 0.001 3\n"
+    with pytest.warns(UserWarning, match=r"label\.txt:3: left out.*\(3 in this file\)"):
+        labels = read_text(tmp_path, text)
+    assert [len(faces) for faces in labels.values()] == [1, 0]
+
+
 @pytest.mark.parametrize("unknown", ["-1 -1 0", "-1 -1 -1", "7 8 -1"])
 def test_unknown_landmark_is_nan(tmp_path, unknown):
     line = f"10 10 10 12 {POINTS} 1".replace("15 16 0", unknown)
@@ -89,8 +101,9 @@ def test_what_is_written_is_read_back(tmp_path):
     ("# a.jpg\n1 nan 3 4\n", 2, "not a finite"),
     ("# a.jpg\n1 2 inf 4\n", 2, "not a finite"),
     ("# a.jpg\n1 2 1e300 4\n", 2, "not a finite"),
-    ("# a.jpg\n1 2 0 4\n", 2, "must be above 0"),
-    ("# a.jpg\n1 2 3 -4\n", 2, "must be above 0"),
+    ("# a.jpg\n1 2 -3 4\n", 2, "must not be below 0"),
+    ("# a.jpg\n1 2 3 -4\n", 2, "must not be below 0"),
+    ("# a.jpg\n1 2 1000001 4\n", 2, "not a finite"),
     ("# a.jpg\n# b.jpg\n# a.jpg\n", 3, "already"),
     ("# a.jpg\n#\n", 2, "image name"),
 ])
