@@ -1,0 +1,99 @@
+"""Run exported detectors, each behind the face of a ``Blaze``, so that ``detect`` and ``evaluate`` take it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Let nothing reach stderr, not even from C++ code: for libraries that take notes there."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class Runtime(nn.Module):
+    """A detector that runs outside PyTorch's modules.
+
+    Args:
+        run: takes float32 [1, 3, H, W] as a numpy array and gives ``loc``, ``conf`` and ``landm`` as
+            arrays or tensors.
+        name: what ``repr`` says.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], Sequence[np.ndarray | Tensor]], name: str) -> None:
+        super().__init__()
+        self._run, self._name = run, name
+        self.eval()
+
+    def extra_repr(self) -> str:
+        return self._name
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loc, conf, landm = (torch.as_tensor(output) for output in self._run(x.numpy()))
+        return loc, conf, landm
+
+
+def onnx_runtime(path: str | Path, threads: int = 1) -> Runtime:
+    """An ``.onnx`` file in ONNX Runtime, on the CPU, with so many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Runtime(lambda x: session.run(None, {"image": x}), f"ONNX Runtime, {threads} threads")
+
+
+def openvino(path: str | Path, threads: int = 1) -> Runtime:
+    """An ``.onnx`` file in OpenVINO, on the CPU, with so many threads; float layers in float32."""
+    from openvino import Core
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Its own choice would be bfloat16 on some processors: not what float is elsewhere.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = Core().compile_model(str(path), "CPU", settings).create_infer_request()
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        # Copies: the request writes its next outputs over these.
+        return [output.copy() for output in request.infer({"image": x}).values()]
+
+    return Runtime(run, f"OpenVINO, {threads} threads")
+
+
+def executorch(path: str | Path, threads: int = 1) -> Runtime:
+    """A ``.pte`` program in ExecuTorch, with so many threads, for inputs of the exported size.
+
+    The number of threads holds for the programs loaded afterwards, in the whole process.
+    """
+    with quiet_stderr():
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime as Library
+
+        _unsafe_reset_threadpool(threads)
+        program = Library.get().load_program(Path(path))
+        method = program.load_method("forward")
+
+    def run(x: np.ndarray) -> Sequence[Tensor]:
+        # The outputs lie in the program's memory, which its next run overwrites; and the program
+        # must outlive its method.
+        assert program is not None
+        return [output.clone() for output in method.execute([torch.from_numpy(x)])]
+
+    return Runtime(run, f"ExecuTorch, {threads} threads")
