@@ -205,15 +205,16 @@ def test_ci_runs_make_test_and_nothing_else():
 
 # The floors of the package, ground floor first: a module imports from its own and those below.
 FLOORS = [
-    {"environment", "files", "pages", "progress"},
+    {"environment", "files", "pages", "processes", "progress"},
     {"anchors", "augment", "benchmark", "faces", "flat_file", "labels", "loss", "matching", "metrics",
-     "model", "notebook_files", "sqnr", "storage", "submission", "widerface"},
+     "model", "notebook_files", "runtimes", "sqnr", "standalone", "storage", "submission",
+     "widerface"},
     {"batches", "datasets", "detect", "drawing", "gallery", "images", "quantizable", "training",
      "training_run"},
-    {"checkpoint", "checks", "diagnose", "evaluate", "int8_arrays", "int8_file", "ledger",
+    {"checkpoint", "checks", "diagnose", "evaluate", "export", "int8_arrays", "int8_file", "ledger",
      "pt2e", "quantize"},
     {"plots", "scoreboard"},
-    {"results"},
+    {"commands", "results"},
     {"notebooks", "__main__"},
 ]
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
