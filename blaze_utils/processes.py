@@ -61,11 +61,29 @@ def group(device: str) -> Iterator[torch.device]:
     if chosen.type == "cuda":
         chosen = _device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
-    dist.init_process_group(BACKENDS[chosen.type], timeout=PATIENCE)
+    store, rank, world_size = _meeting_place()
+    dist.init_process_group(
+        BACKENDS[chosen.type], store=store, rank=rank, world_size=world_size, timeout=PATIENCE
+    )
     try:
         yield chosen
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> tuple[dist.Store, int, int]:
+    """The store in which the processes leave their addresses, this one's rank, and their number.
+
+    When ``torchrun --max-restarts`` starts all processes anew, it hands them the old store, in
+    which they may read addresses of the dead (https://github.com/pytorch/pytorch/issues/135712). So
+    each start gets its own corner. The number of starts is the same for all on one machine only.
+    """
+    from torch.distributed.rendezvous import rendezvous  # not in every build of PyTorch
+
+    store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
+    if os.environ["LOCAL_WORLD_SIZE"] == str(world_size):
+        store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return store, rank, world_size
 
 
 def _device(name: str) -> torch.device:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blaze_utils.model import join_heads
+
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Let nothing reach stderr, not even from C++ code: for libraries that take notes there."""
+    """Let nothing reach stderr, from Python or C++: for libraries that take notes there."""
     kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
     try:
-        yield
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            os.dup2(nowhere.fileno(), 2)
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -45,6 +48,17 @@ class Runtime(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         loc, conf, landm = (torch.as_tensor(output) for output in self._run(x.numpy()))
         return loc, conf, landm
+
+
+def torchscript(path: str | Path, threads: int = 1) -> Runtime:
+    """A ``.pt`` file of a traced module. The process has one number of threads for all of PyTorch:
+
+    ``threads`` is noted only; ``benchmark`` and ``torch.set_num_threads`` set it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
+        module = torch.jit.load(path)
+    return Runtime(lambda x: module(torch.from_numpy(x)), f"TorchScript, {threads} threads")
 
 
 def onnx_runtime(path: str | Path, threads: int = 1) -> Runtime:
@@ -78,7 +92,7 @@ def openvino(path: str | Path, threads: int = 1) -> Runtime:
 
 
 def executorch(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pte`` program in ExecuTorch, with so many threads, for inputs of the exported size.
+    """A ``.pte`` program of ``export_pte`` in ExecuTorch, with so many threads; joins its maps.
 
     The number of threads holds for the programs loaded afterwards, in the whole process.
     """
@@ -91,9 +105,9 @@ def executorch(path: str | Path, threads: int = 1) -> Runtime:
         method = program.load_method("forward")
 
     def run(x: np.ndarray) -> Sequence[Tensor]:
-        # The outputs lie in the program's memory, which its next run overwrites; and the program
-        # must outlive its method.
-        assert program is not None
-        return [output.clone() for output in method.execute([torch.from_numpy(x)])]
+        assert program is not None  # it must outlive its method
+        maps = method.execute([torch.from_numpy(x)])
+        # Joined, they are copies: the next run overwrites the program's memory.
+        return join_heads((maps[0:2], maps[2:4], maps[4:6]))
 
     return Runtime(run, f"ExecuTorch, {threads} threads")

@@ -26,35 +26,42 @@ LONG_SIDE, SCORE, OVERLAP = 640, 0.5, 0.4
 Network = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
-def load(path: Path) -> tuple[Network, tuple[int, int] | None]:
-    """A function from [1, 3, H, W] to loc, conf and landm; and (H, W), if it takes no other size."""
+def join(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """loc, conf and landm from the six maps that an ExecuTorch program gives."""
+    rows = [
+        m.transpose(0, 2, 3, 1).reshape(1, -1, values)
+        for m, values in zip(maps, (4, 4, 2, 2, 10, 10))
+    ]
+    return [np.concatenate(rows[i : i + 2], axis=1) for i in (0, 2, 4)]
+
+
+def load(path: Path) -> Network:
+    """A function from an image [1, 3, H, W] to loc, conf and landm."""
     if path.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return lambda x: session.run(None, {"image": x}), None
+        return lambda x: session.run(None, {"image": x})
     import torch
 
     if path.suffix == ".pt":
         module = torch.jit.load(path)
-        return lambda x: [output.numpy() for output in module(torch.from_numpy(x))], None
+        return lambda x: [output.numpy() for output in module(torch.from_numpy(x))]
     if path.suffix != ".pte":
         raise SystemExit(f"{path}: expected a name that ends in .onnx, .pte or .pt")
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
     method = program.load_method("forward")
-    _, _, height, width = method.metadata.input_tensor_meta(0).sizes()
-    return lambda x: [y.numpy() for y in method.execute([torch.from_numpy(x)])], (height, width)
+    return lambda x: join([m.numpy() for m in method.execute([torch.from_numpy(x)])])
 
 
-def network_input(image: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarray, float]:
-    """Reduce an image to fit, subtract the mean, pad with zeros; returns the scale, too."""
-    limits = (LONG_SIDE, LONG_SIDE) if size is None else size
-    scale = min(1.0, *(limit / side for limit, side in zip(limits, image.shape)))
+def network_input(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Reduce an image to 640 pixels, subtract the mean, pad with zeros; returns the scale, too."""
+    scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    height, width = (-(-side // 16) * 16 for side in image.shape[:2]) if size is None else size
+    height, width = (-(-side // 16) * 16 for side in image.shape[:2])
     padded = np.zeros((1, 3, height, width), np.float32)
     padded[0, :, : image.shape[0], : image.shape[1]] = (image - MEAN_BGR).transpose(2, 0, 1)
     return padded, scale
@@ -74,9 +81,9 @@ def priors(height: int, width: int) -> np.ndarray:
     return np.concatenate(levels)
 
 
-def find(network: Network, size: tuple[int, int] | None, image: np.ndarray) -> list[dict]:
+def find(network: Network, image: np.ndarray) -> list[dict]:
     """The faces in an image, uint8 [H, W, 3] BGR, surest first."""
-    x, scale = network_input(image, size)
+    x, scale = network_input(image)
     loc, conf, landm = (output[0] for output in network(x))
     scores = 1 / (1 + np.exp(conf[:, 0] - conf[:, 1]))
     kept = scores >= SCORE
@@ -113,7 +120,7 @@ def main(model: str, source: str, picture: str | None = None) -> None:
     image = cv2.imdecode(np.fromfile(source, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise SystemExit(f"{source}: not an image that OpenCV can decode")
-    faces = find(*load(Path(model)), image)
+    faces = find(load(Path(model)), image)
     for face in faces:
         print(json.dumps(face))
     if picture:

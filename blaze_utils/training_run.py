@@ -49,9 +49,9 @@ def of_whole_batch(losses: Losses, labels: Tensor) -> Losses:
     """
     if not processes.in_group():
         return losses
-    faces = (labels == FACE).sum().double()
-    weight = faces.clamp(min=1) / (processes.count() * processes.mean(faces)).clamp(min=1)
-    return Losses(*(loss * (weight * processes.count()).to(loss.dtype) for loss in losses))
+    faces = (labels == FACE).sum().float()
+    weight = faces.clamp(min=1) / processes.mean(faces).clamp(min=1 / processes.count())
+    return Losses(*(weight * loss for loss in losses))
 
 
 class TrainingRun:
