@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from blaze_utils.diagnose import CODES, Finding, Findings, diagnose, structure
 from blaze_utils.model import Blaze
 from blaze_utils.quantizable import QuantizableBlaze
+from blaze_utils.sqnr import sqnr
 
 ENGINE = torch.backends.quantized.engine
 # One scale for all weights of a layer and a simple observer: quick, and alike on every engine.
@@ -537,6 +538,35 @@ def test_activations_that_run_but_do_not_fuse(module):
     (found,) = only(findings, "ACTIVATION_NOT_FUSABLE")
     exec(found.fix, {"model": model, "nn": nn})
     assert '["1", "2", "3"]' in only(diagnose(model, X), "NOT_FUSED")[0].fix
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("clamp", [
+    nn.Hardtanh(-0.5, 0.5), Function(F.relu6), Function(lambda x: x.clamp(-0.5, 0.5)),
+    Function(lambda x: torch.clip(x, -0.5, 0.5))])
+@pytest.mark.parametrize("engine", [
+    name for name in torch.backends.quantized.supported_engines if name != "none"])
+def test_clamps_scramble_on_qnnpack(clamp, engine):
+    previous = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        model = sequence(conv(), clamp)
+        int8 = converted(copy.deepcopy(model), X, get_default_qconfig(engine))
+        with torch.no_grad():
+            scrambled = bool(sqnr(model(X), int8(X)) < 10)
+        assert scrambled == (engine == "qnnpack")
+        for stage in (model, int8):
+            assert codes(diagnose(stage, X)).count("CLAMP_ON_QNNPACK") == scrambled
+    finally:
+        torch.backends.quantized.engine = previous
 
 
 def test_silu_and_the_fix_that_is_offered():

@@ -122,7 +122,7 @@ def test_every_entry_raises_its_message_and_says_how_to_mend_it(stored, found):
             assert "print(" in code.source, entry.heading
         else:
             following = [cell.source for cell in cells[position + 1:position + 7]]
-            assert [s for s in following if re.search(r"^ *(checks\.assert_|load_tensors\()", s, re.M)], \
+            assert [s for s in following if re.search(r"^ *(checks\.assert_|load_tensors\()|diagnose\(", s, re.M)], \
                 entry.heading
 
 

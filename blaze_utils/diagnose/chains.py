@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 
-from .anatomy import Anatomy, float_type
+from .anatomy import Anatomy, engine_in_use, float_type
 from .calls import Call
 from .finding import Finding, counted, finding
 from .running import Recording
@@ -24,6 +24,8 @@ WEIGHTED = (
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
 """Activations with an int8 form that do not fuse, and in whose place ReLU often does as well."""
+CLAMPS = frozenset("relu6 hardtanh clamp clip".split())
+"""Operators that scramble the output of an int8 convolution on the engine qnnpack."""
 
 
 class Links:
@@ -119,11 +121,19 @@ def check_chains(anatomy: Anatomy, recording: Recording) -> Iterator[Finding]:
     chains = fusable_chains(links)
     yield from _not_fused(chains, anatomy)
     fused = {name for chain in chains for name in chain}
+    mentioned = set()
     for call in recording.calls:
         module = anatomy.modules[call.module]
         user = links.only_user(call)
         if user is not None and float_type(module) in WEIGHTED + NORMS:
-            yield from _activation(user, links, fused)
+            for found in _activation(user, links, fused):
+                mentioned.add(found.module)
+                yield found
+    if engine_in_use() == "qnnpack":
+        for call in recording.calls:
+            replaced = call.builtin and call.module in mentioned
+            if call.inside and call.op in CLAMPS and not replaced:
+                yield _clamp(call)
 
 
 def _not_fused(chains: list[list[str]], anatomy: Anatomy) -> Iterator[Finding]:
@@ -163,11 +173,14 @@ def _activation(call: Call, links: Links, fused: set[str]) -> Iterator[Finding]:
     module = links.anatomy.modules[call.module]
     kind = float_type(module)
     if kind in RECTIFIERS:
+        wrong = ""
+        if kind is nn.ReLU6:
+            wrong = ", and on the engine qnnpack (Arm) its values come out in the wrong places"
         yield finding(
             "ACTIVATION_NOT_FUSABLE", call.module,
             f"fuse_modules knows no chain that ends with {kind.__name__}: it runs in int8, as an "
-            "operator of its own that reads and writes every activation. ReLU would be part of "
-            "the convolution.",
+            f"operator of its own that reads and writes every activation{wrong}. ReLU would be "
+            "part of the convolution.",
             "for name, module in list(model.named_modules()):\n"
             f"    if type(module) is nn.{kind.__name__}:\n"
             "        model.set_submodule(name, nn.ReLU())  # then train on",
@@ -188,3 +201,14 @@ def _activation(call: Call, links: Links, fused: set[str]) -> Iterator[Finding]:
             "self.relu = nn.ReLU()  # in __init__: one for each place\n"
             "x = self.relu(x)  # then fuse it",
         )
+
+
+def _clamp(call: Call) -> Finding:
+    """A clamp on qnnpack, which takes channels last and labels its result channels first."""
+    return finding(
+        "CLAMP_ON_QNNPACK", call.module,
+        f"{call.op} at {call.place}: on the engine qnnpack its values come out in the wrong places "
+        "if its input is the output of an int8 convolution. There is no error.",
+        "x = self.relu(x)  # nn.ReLU, fused with the layer before it\n"
+        "x = self.quant_2(torch.clamp(self.dequant(x), low, high))  # or clamp in float",
+    )

@@ -22,6 +22,7 @@ CODES = {
     "UNSUPPORTED_MODULE": "03_quant_stubs",
     "FUNCTIONAL_OP": "04_residual_add",
     "CAT_QUANTIZED": "03_quant_stubs",
+    "CLAMP_ON_QNNPACK": "08_error_gallery",
     "SHARED_MODULE": "04_residual_add",
     "NO_QCONFIG": "02_naive_quantization",
     "TRAINING_MODE": "05_fusion",
