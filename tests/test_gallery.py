@@ -107,6 +107,9 @@ def test_there_are_enough_entries_and_the_loud_ones_come_first(found):
     silent = [entry.section.startswith("Silent") for entry in found]
     assert silent.count(False) >= 20 and silent.count(True) >= 9
     assert silent == sorted(silent)
+    readme = (gallery.PAGES[0].parents[1] / "README.md").read_text(encoding="utf-8")
+    assert (silent.count(False), silent.count(True)) == (30, 13), "the README counts them"
+    assert "thirty messages and thirteen silent mistakes" in readme
 
 
 def test_every_entry_raises_its_message_and_says_how_to_mend_it(stored, found):
