@@ -41,23 +41,23 @@ help:
 setup:
 	@$(if $(PYTHON),,$(error Python 3.10 or newer is needed, and none was found. \
 	    Install one, or name it: make setup PYTHON=path/to/python))
-	@$(PYTHON) -m blaze_utils.environment --torch "$(TORCH)"
+	@$(PYTHON) -m maintainers.environment --torch "$(TORCH)"
 
 lab: setup
 	@echo "==> JupyterLab; it stops with Ctrl-C"
 	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. $(LAB) notebooks/01_float_baseline.ipynb
 
 run: setup
-	@$(VENV_PYTHON) -m blaze_utils.notebooks run $(NOTEBOOKS)
-	@$(VENV_PYTHON) -m blaze_utils.scoreboard
+	@$(VENV_PYTHON) -m maintainers.notebooks run $(NOTEBOOKS)
+	@$(VENV_PYTHON) -m blaze_utils.measure.scoreboard
 
 test: setup
 	@echo "==> Unit tests"
 	@$(VENV_PYTHON) -m pytest tests --durations=5
 	@echo "==> Notebooks against their stored outputs"
-	@$(VENV_PYTHON) -m blaze_utils.notebooks check $(NOTEBOOKS)
+	@$(VENV_PYTHON) -m maintainers.notebooks check $(NOTEBOOKS)
 
 notebooks: setup
-	@$(VENV_PYTHON) -m blaze_utils.notebooks store $(NOTEBOOKS)
-	@$(VENV_PYTHON) -m blaze_utils.gallery
-	@$(VENV_PYTHON) -m blaze_utils.results
+	@$(VENV_PYTHON) -m maintainers.notebooks store $(NOTEBOOKS)
+	@$(VENV_PYTHON) -m maintainers.gallery
+	@$(VENV_PYTHON) -m maintainers.results

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from blaze_utils.detect import Detections
-from blaze_utils.labels import FaceLabels
-from blaze_utils.metrics import SETTINGS, PrecisionRecall, average_precision
+from blaze_utils.detector.finding import Detections
+from blaze_utils.data.labels import FaceLabels
+from blaze_utils.measure.metrics import PrecisionRecall, SETTINGS, average_precision
 
 TRUTH = "#009E73"  # bluish green
 FLOAT = "#0072B2"  # blue

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blaze_utils import files
-from blaze_utils.checkpoint import save_float
-from blaze_utils.datasets import DatasetError, FaceFolder, PhotoFolder, read_image
-from blaze_utils.detect import detect
-from blaze_utils.labels import FaceLabels, LabelError, read_labels, write_labels
-from blaze_utils.model import Blaze
-from blaze_utils.quantize import quantize_static
-from blaze_utils.scoreboard import ScoreboardError, read_rows
-from blaze_utils.submission import SubmissionError, read_submission, write_submission
-from blaze_utils.training import initialise
+from blaze_utils.detector.checkpoint import save_float
+from blaze_utils.data.datasets import DatasetError, FaceFolder, PhotoFolder, read_image
+from blaze_utils.detector.finding import detect
+from blaze_utils.data.labels import FaceLabels, LabelError, read_labels, write_labels
+from blaze_utils.detector.model import Blaze
+from blaze_utils.int8.eager import quantize_static
+from blaze_utils.measure.scoreboard import ScoreboardError, read_rows
+from blaze_utils.measure.submission import SubmissionError, read_submission, write_submission
+from maintainers.train import initialise
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning"),

@@ -19,10 +19,11 @@ from test_widerface import write_mats
 
 from blaze_utils import __main__, files, plots
 from blaze_utils.__main__ import CHECKPOINT, COMMANDS, main, parser
-from blaze_utils.checkpoint import load_float, load_int8, save_int8
+from blaze_utils.detector.checkpoint import load_float
+from blaze_utils.int8.int8_file import load_int8, save_int8
 from blaze_utils.commands import pictures
-from blaze_utils.datasets import FaceFolder, draw_dataset, read_image
-from blaze_utils.quantize import quantize_static
+from blaze_utils.data.datasets import FaceFolder, draw_dataset, read_image
+from blaze_utils.int8.eager import quantize_static
 
 SCENES = FaceFolder(CHECKPOINT.parents[1] / "val")
 
@@ -365,8 +366,8 @@ def test_an_engine_that_is_not_there_is_named(photos, tmp_path, capsys, monkeypa
 MODELS = """
 from torch import nn
 from torch.ao.quantization import get_default_qconfig
-from blaze_utils.quantizable import QuantizableBlaze
-from blaze_utils.quantize import default_engine
+from blaze_utils.detector.quantizable import QuantizableBlaze
+from blaze_utils.int8.eager import default_engine
 
 def ready():
     model = QuantizableBlaze().eval()
@@ -478,7 +479,7 @@ def fail_with(error):
     (PermissionError(errno.EACCES, "Permission denied", "a.pth"), 1,
      "error: a.pth: Permission denied"),
     (ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most "
-                "recent call last):\n  File x\nblaze_utils.drawing.DatasetError: a.jpg: bad\n"), 1,
+                "recent call last):\n  File x\nmaintainers.drawing.DatasetError: a.jpg: bad\n"), 1,
      "error: a.jpg: bad"),
 ])
 def test_what_a_user_can_mend_is_one_line(error, status, line, capsys, monkeypatch):

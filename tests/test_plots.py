@@ -11,9 +11,9 @@ import torch
 from matplotlib.colors import to_hex
 
 from blaze_utils import plots
-from blaze_utils.detect import Detections
-from blaze_utils.labels import FaceLabels
-from blaze_utils.metrics import PrecisionRecall
+from blaze_utils.detector.finding import Detections
+from blaze_utils.data.labels import FaceLabels
+from blaze_utils.measure.metrics import PrecisionRecall
 
 
 @pytest.fixture

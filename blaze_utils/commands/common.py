@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 from torch.ao.nn.quantized import Conv2d
 
-from blaze_utils.checkpoint import load_float, load_int8
+from blaze_utils.detector.checkpoint import load_float
+from blaze_utils.int8.int8_file import load_int8
 from blaze_utils.progress import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]

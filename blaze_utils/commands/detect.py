@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blaze_utils.datasets import DatasetError
-from blaze_utils.detect import Detections, detect
+from blaze_utils.data.datasets import DatasetError
+from blaze_utils.detector.finding import Detections, detect
 from blaze_utils.progress import tqdm
 
 from .common import BUILD, add_detector, is_int8, load_detector, note, report, share, whole_number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from blaze_utils.datasets import draw_dataset
+from blaze_utils.data.datasets import draw_dataset
 
 from .common import report, whole_number
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from blaze_utils.datasets import PhotoFolder, load_widerface_ground_truth, open_dataset
-from blaze_utils.evaluate import ground_truth, predict
-from blaze_utils.metrics import widerface_ap
-from blaze_utils.submission import read_submission, write_submission
+from blaze_utils.data.datasets import PhotoFolder, load_widerface_ground_truth, open_dataset
+from blaze_utils.detector import predict
+from blaze_utils.measure.evaluation import ground_truth
+from blaze_utils.measure.metrics import widerface_ap
+from blaze_utils.measure.submission import read_submission, write_submission
 
 from .common import DATA, add_detector, load_detector, note, report, two_columns
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from blaze_utils.datasets import DatasetError, PhotoFolder, read_image
-from blaze_utils.detect import Detections
+from blaze_utils.data.datasets import DatasetError, PhotoFolder, read_image
+from blaze_utils.detector.finding import Detections
 from blaze_utils.files import write_atomically
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}

@@ -10,15 +10,16 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from blaze_utils.benchmark import compare
-from blaze_utils.checkpoint import load_float, save_int8
-from blaze_utils.datasets import DatasetError, PhotoFolder
-from blaze_utils.detect import preprocess
-from blaze_utils.evaluate import predict
-from blaze_utils.metrics import agreement_ap
+from blaze_utils.measure.cost import compare
+from blaze_utils.detector.checkpoint import load_float
+from blaze_utils.int8.int8_file import save_int8
+from blaze_utils.data.datasets import DatasetError, PhotoFolder
+from blaze_utils.detector.finding import preprocess
+from blaze_utils.detector import predict
+from blaze_utils.measure.metrics import agreement_ap
 from blaze_utils.progress import tqdm
-from blaze_utils.quantize import ENGINES, check_engine, quantize_static
-from blaze_utils.sqnr import head_sqnr
+from blaze_utils.int8.eager import ENGINES, check_engine, quantize_static
+from blaze_utils.measure.sqnr import head_sqnr
 
 from .common import (
     BUILD,

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from blaze_utils import processes
-from blaze_utils.checkpoint import load_float, save_float
-from blaze_utils.datasets import FaceFolder, draw_dataset, open_dataset
-from blaze_utils.drawing import RECIPE_FILE
+from blaze_utils.training import processes
+from blaze_utils.detector.checkpoint import load_float, save_float
+from blaze_utils.data.datasets import FaceFolder, draw_dataset, open_dataset
+from maintainers.drawing import RECIPE_FILE
 from blaze_utils.files import write_atomically
-from blaze_utils.model import Blaze
-from blaze_utils.training import initialise, train
+from blaze_utils.detector.model import Blaze
+from maintainers.train import initialise, train
 
 from .common import BUILD, DATA, prepare_output, report, two_columns, whole_number
 

@@ -1,0 +1,282 @@
+"""Every check fails on the mistake that it is for, names the module, and passes once it is mended."""
+import pytest
+import torch
+from torch import nn
+from torch.ao.nn.quantized import FloatFunctional
+from torch.ao.quantization import (DeQuantStub, QConfig, QuantStub, QuantWrapper, convert,
+                                   disable_fake_quant, fuse_modules, fuse_modules_qat,
+                                   get_default_qat_qconfig, get_default_qconfig, prepare,
+                                   prepare_qat)
+from torch.ao.quantization.observer import MinMaxObserver, default_weight_observer
+
+from blaze_utils.diagnose import checks
+from blaze_utils.diagnose.checks import CheckError
+from blaze_utils.detector.quantizable import QuantizableBlaze
+from blaze_utils.int8.eager import default_engine
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+              pytest.mark.filterwarnings("ignore::UserWarning")]
+X = torch.linspace(-2, 3, 3 * 8 * 8).reshape(1, 3, 8, 8)
+# 7 bits for activations, and per-tensor weights: every engine takes it.
+QCONFIG = QConfig(MinMaxObserver.with_args(quant_min=0, quant_max=127), default_weight_observer)
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch):
+    # Every test begins with the engine of this machine, and leaves the engine that it found.
+    monkeypatch.setattr(torch.backends.quantized, "engine", default_engine())
+
+
+def small(*layers, qconfig=QCONFIG):
+    model = QuantWrapper(nn.Sequential(*(layers or [nn.Conv2d(3, 4, 3)]))).eval()
+    model.qconfig = qconfig
+    return model
+
+
+def prepared(*layers, data=X, qconfig=QCONFIG):
+    model = prepare(small(*layers, qconfig=qconfig))
+    model(data)
+    return model
+
+
+def for_qat(qconfig):
+    model = small(qconfig=qconfig).train()
+    return prepare_qat(model)
+
+
+def test_prepare_without_a_qconfig_is_found():
+    with pytest.raises(CheckError, match="no observers: set model.qconfig"):
+        checks.assert_prepared(prepare(nn.Sequential(nn.Conv2d(3, 4, 3)).eval()))
+    checks.assert_prepared(prepared())
+    checks.assert_prepared(for_qat(get_default_qat_qconfig("x86")))
+
+
+def test_convert_without_prepare_and_no_convert_are_found():
+    with pytest.raises(CheckError, match="no int8 layer"):
+        checks.assert_converted(convert(small()))
+    # A float model with FloatFunctional, whose class lives among the quantized ones.
+    with pytest.raises(CheckError, match="no int8 layer"):
+        checks.assert_converted(QuantizableBlaze())
+    with pytest.raises(CheckError, match="quant.activation_post_process.*still observing"):
+        checks.assert_converted(prepared())
+    checks.assert_converted(convert(prepared()))
+    checks.assert_converted(convert(prepared(nn.Linear(8, 2))))
+
+
+def test_uncalibrated_modules_are_found_before_and_after_convert():
+    model = prepare(small())
+    with pytest.raises(CheckError, match=r"quant\.activation_post_process, module\.0.*saw data"):
+        checks.assert_calibrated(model)
+    with pytest.raises(CheckError, match=r"^module\.0, quant: never saw data|^quant, module\.0: "):
+        checks.assert_calibrated(convert(model))
+    with pytest.raises(CheckError, match="neither observers nor scales"):
+        checks.assert_calibrated(small())
+    checks.assert_calibrated(prepared())
+    checks.assert_calibrated(convert(prepared()))
+
+
+def test_one_uncalibrated_branch_is_named():
+    model = prepare(small(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))
+    model.module[0](model.quant(X))
+    with pytest.raises(CheckError, match=r"^module\.1\.activation_post_process: never"):
+        checks.assert_calibrated(model)
+    with pytest.raises(CheckError, match=r"^module\.1: never"):
+        checks.assert_calibrated(convert(model))
+
+
+def test_a_model_after_qat_is_calibrated_by_training():
+    model = for_qat(get_default_qat_qconfig("x86"))
+    with pytest.raises(CheckError, match="never saw data"):
+        checks.assert_calibrated(model)
+    model(X)
+    checks.assert_calibrated(model)
+
+
+def test_many_names_are_counted():
+    model = prepare(small(*(nn.Conv2d(3, 3, 1) for _ in range(6))))
+    with pytest.raises(CheckError, match="and 4 more: never saw data"):
+        checks.assert_calibrated(model)
+
+
+def test_batch_norm_that_was_not_fused_is_found():
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+    with pytest.raises(CheckError, match=r"^module\.1: batch norm left"):
+        checks.assert_no_batch_norm(small(*layers))
+    with pytest.raises(CheckError, match=r"^module\.1: batch norm left"):
+        checks.assert_no_batch_norm(convert(prepared(*layers)))
+    checks.assert_no_batch_norm(fuse_modules(small(*layers), [["module.0", "module.1"]]))
+
+
+def test_batch_norm_inside_the_layers_of_qat_is_meant_to_be_there():
+    model = small(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), qconfig=get_default_qat_qconfig("x86"))
+    model = fuse_modules_qat(model.train(), [["module.0", "module.1"]])
+    checks.assert_no_batch_norm(model)
+    checks.assert_no_batch_norm(prepare_qat(model))
+
+
+def test_qat_with_the_qconfig_of_ptq_or_with_nothing_is_found():
+    with pytest.raises(CheckError, match=r"quant\.activation_post_process.*does not round"):
+        checks.assert_fake_quantized(for_qat(get_default_qconfig("x86")))
+    with pytest.raises(CheckError, match="no fake quantization"):
+        checks.assert_fake_quantized(small())
+    checks.assert_fake_quantized(for_qat(get_default_qat_qconfig("x86")))
+
+
+def test_weights_that_only_observe_are_found():
+    qat = get_default_qat_qconfig("x86")
+    with pytest.raises(CheckError, match=r"^module\.0\.weight_fake_quant: observes but"):
+        checks.assert_fake_quantized(for_qat(QConfig(qat.activation, default_weight_observer)))
+
+
+def test_fake_quantization_that_is_off_is_found():
+    model = for_qat(get_default_qat_qconfig("x86"))
+    model.module[0].activation_post_process.apply(disable_fake_quant)
+    with pytest.raises(CheckError, match=r"^module\.0\.activation_post_process: .* is off"):
+        checks.assert_fake_quantized(model)
+
+
+@pytest.mark.parametrize("calibrated_with", [X / 255, 255 * X, X + 2.5])
+def test_another_preprocessing_is_found(calibrated_with):
+    with pytest.raises(CheckError, match="the input from -2 to 3: calibrate with the same"):
+        checks.assert_input_covered(convert(prepared(data=calibrated_with)), X)
+
+
+def test_the_same_preprocessing_passes_also_with_a_little_clipping():
+    int8 = convert(prepared())
+    checks.assert_input_covered(int8, X)
+    checks.assert_input_covered(int8, 0.7 * X)
+    with pytest.raises(CheckError, match="calibrate with the same"):
+        checks.assert_input_covered(int8, 0.7 * X, used=0.9)
+    with pytest.raises(CheckError, match="no Quantize"):
+        checks.assert_input_covered(small(), X)
+
+
+def test_a_signed_quantizer_is_read_as_such():
+    signed = convert(prepare(small(nn.ReLU())))
+    signed.quant.scale, signed.quant.zero_point = torch.tensor([0.05]), torch.tensor([0])
+    signed.quant.dtype = torch.qint8
+    checks.assert_input_covered(signed, X)
+    signed.quant.dtype = torch.quint8
+    with pytest.raises(CheckError, match="reaches from 0 to"):
+        checks.assert_input_covered(signed, X)
+
+
+@pytest.mark.parametrize("engine", ["x86", "fbgemm", "onednn", "qnnpack"])
+def test_eight_bits_without_vnni_are_found(engine):
+    full = prepared(qconfig=QConfig(MinMaxObserver, default_weight_observer))
+    checks.assert_no_saturation(full, engine, vnni=True)
+    checks.assert_no_saturation(prepared(), engine, vnni=False)
+    if engine == "qnnpack":
+        checks.assert_no_saturation(full, engine, vnni=False)
+    else:
+        with pytest.raises(CheckError, match="quant.activation_post_process.*8 bits"):
+            checks.assert_no_saturation(full, engine, vnni=False)
+
+
+@pytest.mark.parametrize("features, saturates", [
+    ({"architecture": "x86_64", "avx2": True}, True),
+    ({"architecture": "x86_64", "avx512_vnni": True}, False),
+    # PyTorch's and FBGEMM's kernels look for the AVX-512 form only.
+    ({"architecture": "x86_64", "avx_vnni": True, "avx512_vnni": False}, True),
+    ({"architecture": "aarch64"}, False),
+])
+def test_the_processor_is_asked(monkeypatch, features, saturates):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    monkeypatch.setattr(checks, "SATURATING_ENGINES", (default_engine(),))
+    full = prepared(qconfig=QConfig(MinMaxObserver, default_weight_observer))
+    if saturates:
+        with pytest.raises(CheckError, match="saturate"):
+            checks.assert_no_saturation(full)
+    else:
+        checks.assert_no_saturation(full)
+
+
+def test_a_model_that_is_not_prepared_has_nothing_to_saturate():
+    with pytest.raises(CheckError, match="no observers"):
+        checks.assert_no_saturation(convert(prepared()))
+
+
+class Twice(nn.Module):
+    """Two convolutions and two additions, with shared modules or with one each."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.conv, self.pool = nn.Conv2d(3, 3, 1), nn.MaxPool2d(2)
+        self.relu, self.add = nn.ReLU(), FloatFunctional()
+        self.relu2, self.add2 = (None, None) if shared else (nn.ReLU(), FloatFunctional())
+
+    def forward(self, x):
+        x = self.pool(self.pool(self.conv(self.quant(x))))
+        y = self.add.add(self.relu(x), x)
+        y = (self.add2 or self.add).add((self.relu2 or self.relu)(y), x)
+        return self.dequant(x), self.dequant(y)
+
+
+def test_shared_modules_are_found_and_harmless_sharing_is_not():
+    with pytest.raises(CheckError, match=r"^relu, add\.activation_post_process: runs more than"):
+        checks.assert_called_once(Twice(shared=True), X)
+    checks.assert_called_once(Twice(shared=False), X)
+    checks.assert_called_once(QuantizableBlaze(), torch.zeros(1, 3, 32, 32))
+
+
+def test_a_prepared_model_is_looked_at_without_showing_it_the_input():
+    model = Twice(shared=True).eval()
+    model.qconfig = QCONFIG
+    model = prepare(model)
+    with pytest.raises(CheckError, match="add.activation_post_process"):
+        checks.assert_called_once(model, X)
+    with pytest.raises(CheckError, match="never saw data"):
+        checks.assert_calibrated(model)
+
+
+class Joined(nn.Module):
+    def __init__(self, dequantize_first):
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 3, padding=1)
+        self.dequantize_first = dequantize_first
+
+    def forward(self, x):
+        x = self.quant(x)
+        parts = [self.first(x), self.second(x)]
+        if self.dequantize_first:
+            parts = [self.dequant(part) for part in parts]
+        return self.dequant(torch.cat(parts, dim=1))
+
+
+def converted(model):
+    model.eval().qconfig = QCONFIG
+    model = prepare(model)
+    model(X)
+    return convert(model)
+
+
+def test_a_cat_of_different_scales_is_found():
+    with pytest.raises(CheckError, match="torch.cat of 2 quantized tensors with different scales"):
+        checks.assert_cat_keeps_scales(converted(Joined(dequantize_first=False)), X)
+    checks.assert_cat_keeps_scales(converted(Joined(dequantize_first=True)), X)
+
+
+def test_a_cat_of_the_same_scale_passes():
+    model = converted(Joined(dequantize_first=False))
+    model.second.scale, model.second.zero_point = model.first.scale, model.first.zero_point
+    checks.assert_cat_keeps_scales(model, X)
+
+
+def test_the_float_functional_cat_has_a_scale_of_its_own():
+    class Cat(Joined):
+        def __init__(self):
+            super().__init__(False)
+            self.cat = FloatFunctional()
+
+        def forward(self, x):
+            x = self.quant(x)
+            return self.dequant(self.cat.cat([self.first(x), self.second(x)], dim=1))
+
+    checks.assert_cat_keeps_scales(converted(Cat()), X)
+
+
+def test_the_module_of_a_bare_layer_is_called_the_model():
+    with pytest.raises(CheckError, match="^the model: batch norm left"):
+        checks.assert_no_batch_norm(nn.BatchNorm2d(3))

@@ -1,0 +1,75 @@
+"""What the repository ships: scenes that its code draws, and a detector that finds faces in them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from torchvision.ops import box_iou
+
+from blaze_utils.__main__ import CHECKPOINT
+from blaze_utils.detector.checkpoint import load_float
+from blaze_utils.data.datasets import FaceFolder, read_image
+from blaze_utils.detector.finding import detect
+from blaze_utils.measure.evaluation import evaluate
+from maintainers.scenes import draw_scene
+
+DATA = CHECKPOINT.parents[1]
+FOLDERS = {"val": 300, "calibration": 128}
+# What the shipped checkpoint reaches on data/val, as notebook 01 prints it.
+AP = {"easy": 0.9964, "medium": 0.9806, "hard": 0.9100}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_float(CHECKPOINT)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_scenes_are_the_ones_that_the_code_draws(name):
+    folder = FaceFolder(DATA / name)
+    recipe = json.loads((DATA / name / "drawn.json").read_text(encoding="utf-8"))
+    assert len(folder) == recipe["count"] == FOLDERS[name]
+    for index in (0, 17):
+        image, labels = draw_scene(index, recipe["seed"])
+        quality = [cv2.IMWRITE_JPEG_QUALITY, recipe["quality"]]
+        again = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        # Another processor may round differently, by a grey value or two.
+        assert np.abs(again.astype(int) - folder[index].image).mean() < 1
+        assert np.allclose(labels.boxes, folder[index].labels.boxes, atol=0.5)
+
+
+def test_no_two_folders_share_a_scene():
+    recipes = [json.loads((DATA / name / "drawn.json").read_text()) for name in FOLDERS]
+    trained = json.loads(CHECKPOINT.with_suffix(".json").read_text())
+    assert len({trained["data_seed"], *(recipe["seed"] for recipe in recipes)}) == 3
+
+
+def test_the_checkpoint_reaches_its_ap(model):
+    found = evaluate(model, FaceFolder(DATA / "val"), progress=False)
+    assert found == pytest.approx(AP, abs=0.005)
+    assert found["easy"] >= 0.99 and found["medium"] >= 0.96 and 0.75 <= found["hard"] <= 0.92
+
+
+def test_every_face_of_an_easy_scene_is_found(model):
+    val = FaceFolder(DATA / "val")
+    sample = val[24]
+    found = detect(model, sample.image)
+    sure = found.boxes[found.scores > 0.5]
+    assert len(sample.labels) >= 5
+    overlap = box_iou(torch.from_numpy(sample.labels.boxes), sure)
+    assert (overlap.max(dim=1).values > 0.5).all()
+
+
+def test_grace_hopper_is_found_and_nobody_else(model):
+    photo = read_image(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    found = detect(model, photo)
+    assert found.scores[0] >= 0.9
+    face = torch.tensor([[165.0, 95, 345, 340]])
+    assert box_iou(face, found.boxes[:1]).item() > 0.5
+    assert (found.scores > 0.5).sum() <= 2
+    left_eye, right_eye, nose, left_mouth, right_mouth = found.landmarks[0].tolist()
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < right_mouth[0] and left_mouth[1] > nose[1] > left_eye[1]
