@@ -18,8 +18,6 @@ from torch.ao.nn.quantized.modules.utils import WeightedQuantizedModule
 from torch.ao.quantization import DeQuantStub, FakeQuantizeBase, ObserverBase
 from torch.overrides import TorchFunctionMode
 
-from blaze_utils.detector.finding import evaluating
-
 SHOWN = 3
 """So many modules are named in a message."""
 
@@ -194,11 +192,11 @@ def assert_called_once(model: nn.Module, *inputs: Tensor) -> None:
     takes one use away. Modules in ``SHAREABLE`` may run as often as they like. The call is made
     with a copy of the model, in evaluation mode: observers and batch norms do not see ``inputs``.
     """
-    model, calls = copy.deepcopy(model), Counter()
+    model, calls = copy.deepcopy(model).eval(), Counter()
     for name, module in model.named_modules():
         if not list(module.children()) and not isinstance(module, SHAREABLE):
             module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         model(*inputs)
     _fail_for(
         (name for name, count in calls.items() if count > 1),
