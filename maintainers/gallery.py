@@ -19,7 +19,7 @@ from urllib.parse import quote
 from nbformat import NotebookNode
 
 from blaze_utils.files import write_atomically
-from maintainers.notebook_files import NOTEBOOKS, NotebookError, ROOT, read
+from maintainers.notebooks import NOTEBOOKS, NotebookError, ROOT, read
 from maintainers.pages import PageError, with_part
 
 GALLERY = NOTEBOOKS / "08_error_gallery.ipynb"

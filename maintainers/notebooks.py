@@ -1,16 +1,14 @@
-"""Runs the notebook series: what `make run`, `make test` and `make notebooks` call.
+"""Execute the notebook series: what ``make run``, ``make test`` and ``make notebooks`` call.
 
     python -m maintainers.notebooks COMMAND [NOTEBOOK ...]      all notebooks if none is named
 
     run      execute in order, a page each under build/; stops at the first cell that fails
     check    execute and compare with the stored outputs (nbval, strict)
-    store    execute, store outputs and links in the notebooks, renew data/scoreboard.csv
+    store    execute, store the outputs, then renew the links
     links    renew the "previous | contents | next" lines only
 
-The kernel is always this interpreter, whichever kernels Jupyter knows of, and the bars of
-blaze_utils.progress are off in it, so that none lands in a stored output.
+The kernel is always this interpreter, whichever kernels Jupyter knows of.
 """
-from __future__ import annotations
 
 import argparse
 import os
@@ -18,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -27,117 +26,153 @@ from nbformat import NotebookNode
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 from tqdm import tqdm
 
-from blaze_utils.measure import scoreboard
-from blaze_utils.files import write_atomically
-from maintainers.notebook_files import (
-    NOTEBOOKS, NotebookError, ROOT, link, normalise, read, series, write,
-)
-
-BUILD = ROOT / "build"
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 SANITIZE = ROOT / "tests" / "sanitize.cfg"
+LINKS = "links"  # the tag of the first and the last cell of a notebook
 
 
-def prepare_kernels() -> None:
-    """Set what the kernels that this process starts inherit: no bars, and figures drawn inline.
+class NotebookError(Exception):
+    """A notebook that cannot be read or executed; the message names it, and the cell."""
 
-    The bar of `execute` stays: tqdm itself reads the variable when it is imported.
-    """
-    os.environ["TQDM_DISABLE"] = "1"
-    os.environ.pop("MPLBACKEND", None)
+
+def series() -> list[Path]:
+    """List the notebooks of the series in order."""
+    return sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook; NotebookError if it is missing or not a notebook."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{path}: cannot be read as a notebook: {error}") from error
+
+
+def as_text(notebook: NotebookNode) -> str:
+    """Give the text of a notebook's file, without what differs between machines and editors."""
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        kept = {key: cell.metadata[key] for key in ("jupyter", "tags") if key in cell.metadata}
+        cell.metadata = NotebookNode(kept)
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def linked() -> dict[Path, NotebookNode]:
+    """Read the notebooks of the series and give them the links that they should have."""
+    notebooks = {path: read(path) for path in series()}
+    names = [f"[{title(path, notebook)}]({path.name})" for path, notebook in notebooks.items()]
+    for position, notebook in enumerate(notebooks.values()):
+        before = [f"← {name}" for name in names[max(position - 1, 0) : position]]
+        after = [f"{name} →" for name in names[position + 1 : position + 2]]
+        line = " | ".join([*before, "[Contents](../README.md)", *after])
+        top, bottom = (
+            nbformat.v4.new_markdown_cell(line, id=f"links-{place}", metadata={"tags": [LINKS]})
+            for place in ("top", "bottom")
+        )
+        body = [cell for cell in notebook.cells if LINKS not in cell.metadata.get("tags", [])]
+        notebook.cells = [top, *body, bottom]
+    return notebooks
+
+
+def title(path: Path, notebook: NotebookNode) -> str:
+    """Find a notebook's first ``# `` heading; NotebookError if it has none."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
+            if line.startswith("# "):
+                return line[2:].strip()
+    raise NotebookError(f"{path}: no '# ' heading to be its title")
 
 
 def execute(path: Path) -> NotebookNode:
-    """Execute a notebook from top to bottom in its own folder, with a progress bar on stderr.
+    """Execute a notebook in its own folder and return it with its new outputs.
 
-    Returns it with its new outputs; the file is left alone. Raises `NotebookError` at the first
-    cell that fails, with the cell's source and traceback.
+    Raises NotebookError at the first cell that fails, with the cell's source and traceback.
     """
     notebook = read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    manager = AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME,
-                                 kernel_spec_manager=NbvalKernelspecManager())
+    manager = AsyncKernelManager(
+        kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
+    )
     with tqdm(total=len(code), desc=path.stem, unit="cell") as bar:
-        client = NotebookClient(notebook, km=manager, timeout=None, record_timing=False,
-                                coalesce_streams=True, force_raise_errors=True,
-                                extra_arguments=["--log-level=ERROR"],
-                                on_cell_executed=lambda **_: bar.update(),
-                                resources={"metadata": {"path": str(path.parent)}})
+        client = NotebookClient(
+            notebook,
+            km=manager,
+            timeout=None,
+            record_timing=False,
+            coalesce_streams=True,
+            force_raise_errors=True,
+            extra_arguments=["--log-level=ERROR"],
+            on_cell_executed=lambda **_: bar.update(),
+            resources={"metadata": {"path": str(path.parent)}},
+        )
         try:
             return client.execute(cleanup_kc=True)
         except (CellExecutionError, DeadKernelError) as error:
-            reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) \
-                else "the kernel died (out of memory?)"
-            raise NotebookError(f"{path.name}, code cell {client.code_cells_executed} of "
-                                f"{len(code)}: {reason}\n\n{error}") from error
+            place = f"{path.name}, code cell {client.code_cells_executed} of {len(code)}"
+            raise NotebookError(f"{place}: {error}") from error
 
 
 def run(paths: list[Path]) -> None:
-    """Execute notebooks in order, each as a page under `build/`."""
-    BUILD.mkdir(exist_ok=True)
+    """Execute notebooks in order, each as a page under ``build/``."""
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
     for path in paths:
         start = time.perf_counter()
-        scoreboard.forget(path.stem)
         page, _ = HTMLExporter().from_notebook_node(execute(path))
-        for other in NOTEBOOKS.glob("*.ipynb"):
+        for other in series():
             page = page.replace(f'href="{other.name}"', f'href="{other.stem}.html"')
-        target = BUILD / f"{path.stem}.html"
-        write_atomically(target, page.encode("utf-8"))
-        print(f"==> {target.relative_to(ROOT)} after {time.perf_counter() - start:.0f} s",
-              flush=True)
+        (build / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        seconds = time.perf_counter() - start
+        print(f"==> build/{path.stem}.html after {seconds:.0f} s", flush=True)
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Write a notebook in the stored form, with the same bytes on every system."""
+    path.write_text(as_text(notebook), encoding="utf-8", newline="\n")
 
 
 def store(paths: list[Path]) -> None:
-    """Execute notebooks in order and store their outputs, then all links and the scoreboard."""
+    """Execute notebooks in order and store their outputs, then all links."""
     for path in paths:
-        scoreboard.forget(path.stem)
-        write(path, normalise(execute(path)))
+        write(path, execute(path))
     link()
-    scoreboard.publish((path.stem for path in paths), (path.stem for path in series()))
 
 
-class NotebookTimes:
-    """A pytest plugin that prints how long each notebook took, kernel start included."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = Path(report.nodeid.split("::")[0]).name
-        self.seconds[name] = self.seconds.get(name, 0.0) + report.duration
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("seconds per notebook")
-        for name, seconds in self.seconds.items():
-            terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
+def link() -> None:
+    """Write the links into all notebooks of the series, where they are not what they should be."""
+    for path, notebook in linked().items():
+        if as_text(notebook) != path.read_text(encoding="utf-8"):
+            write(path, notebook)
 
 
 def check(paths: list[Path]) -> int:
-    """Execute notebooks under nbval, every unmarked output compared; returns the exit status."""
-    return pytest.main(["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={SANITIZE}",
-                        "--durations=5", *map(str, paths),
-                        # It says that nbval, imported above, holds no asserts to be rewritten.
-                        "-W", "ignore::pytest.PytestAssertRewriteWarning"],
-                       plugins=[NotebookTimes()])
+    """Execute notebooks under nbval, every unmarked output compared; return the exit status."""
+    nbval = ["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={SANITIZE}"]
+    # pytest warns that nbval, imported above, holds no asserts for it to rewrite.
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return int(pytest.main([*nbval, "--durations=5", *quiet, *map(str, paths)]))
 
 
 def main(arguments: list[str] | None = None) -> int | str:
-    """The command line; returns the exit status, or a message for stderr."""
+    """Run the command line; return the exit status, or a message for stderr."""
+    commands = {"run": run, "check": check, "store": store, "links": lambda paths: link()}
     parser = argparse.ArgumentParser(prog="python -m maintainers.notebooks")
-    parser.add_argument("command", choices=("run", "check", "store", "links"))
+    parser.add_argument("command", choices=commands)
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     options = parser.parse_args(arguments)
-    prepare_kernels()
+    # The kernels inherit both: no progress bars in outputs, and figures drawn inline. The bar of
+    # `execute` stays, as tqdm reads the variable when it is imported.
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ.pop("MPLBACKEND", None)
     try:
-        paths = [path.resolve() for path in options.notebooks] or series()
-        if options.command == "check":
-            return int(check(paths))
-        if options.command == "links":
-            link()
-        else:
-            {"run": run, "store": store}[options.command](paths)
+        return commands[options.command]([p.resolve() for p in options.notebooks] or series()) or 0
     except NotebookError as error:
         return f"==> {error}"
-    return 0
 
 
 if __name__ == "__main__":

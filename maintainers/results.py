@@ -12,7 +12,7 @@ import sys
 import pandas
 
 from blaze_utils.files import write_atomically
-from maintainers.notebook_files import ROOT
+from maintainers.notebooks import ROOT
 from maintainers.pages import PageError, with_part
 from blaze_utils.measure.scoreboard import COLUMNS, SHIPPED, ScoreboardError, read_rows
 
