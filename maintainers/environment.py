@@ -6,6 +6,7 @@ This runs before anything is installed: it uses the standard library only. The e
 anew when the lock, the build of torch or the Python version has changed, and left alone otherwise.
 A note in `.venv`, written last, says what it was made from, so a broken-off install is made again.
 """
+
 import argparse
 import hashlib
 import re
@@ -80,7 +81,8 @@ def run(command):
         raise SetupError(
             "The environment could not be made: the command\n    {}\nended with {}; its own "
             "message stands above. The lock has packages for Python 3.10 to 3.14 on Linux (x86 "
-            "and Arm), macOS (Apple silicon) and Windows (x86).".format(" ".join(command), code))
+            "and Arm), macOS (Apple silicon) and Windows (x86).".format(" ".join(command), code)
+        )
 
 
 def install(python, lock_file, torch):
@@ -109,17 +111,28 @@ def make(root=ROOT, torch=None):
     folder, lock_file = Path(root) / ".venv", Path(root) / "requirements.txt"
     torch = torch or torch_of(folder) or "default"
     note, wanted = folder / NOTE, note_for(lock_file.read_text(encoding="utf-8"), torch)
-    if note.is_file() and note.read_text(encoding="utf-8") == wanted \
-            and venv_python(folder).exists():
+    if (
+        note.is_file()
+        and note.read_text(encoding="utf-8") == wanted
+        and venv_python(folder).exists()
+    ):
         return False
     if Path(sys.prefix).resolve() == folder.resolve():
-        raise SetupError("The environment in .venv must be made again, but it is active: "
-                                "run 'deactivate' and try again.")
-    print("==> Making the environment in .venv ({} build of torch; a minute or two, longer where "
-          "the download is slow)".format(torch), flush=True)
+        raise SetupError(
+            "The environment in .venv must be made again, but it is active: "
+            "run 'deactivate' and try again."
+        )
+    print(
+        "==> Making the environment in .venv ({} build of torch; a minute or two, longer where "
+        "the download is slow)".format(torch),
+        flush=True,
+    )
     if torch == "default" and sys.platform == "linux":
-        print("    This build of torch for Linux is a download of about 3 GB, as it brings CUDA. "
-              "Without it, 200 MB:\n        make setup TORCH=cpu", flush=True)
+        print(
+            "    This build of torch for Linux is a download of about 3 GB, as it brings CUDA. "
+            "Without it, 200 MB:\n        make setup TORCH=cpu",
+            flush=True,
+        )
     if note.exists():
         note.unlink()
     run([sys.executable, "-m", "venv", "--clear", folder])
@@ -132,12 +145,19 @@ def make(root=ROOT, torch=None):
 def main(arguments=None):
     """The command line; returns the exit status."""
     if sys.version_info < OLDEST_PYTHON:
-        return ("Python {}.{} or newer is needed; {} is {}.{}. Name another one, for instance: "
-                "make setup PYTHON=python3.12".format(
-                    *(OLDEST_PYTHON + (sys.executable,) + sys.version_info[:2])))
+        return (
+            "Python {}.{} or newer is needed; {} is {}.{}. Name another one, for instance: "
+            "make setup PYTHON=python3.12".format(
+                *(OLDEST_PYTHON + (sys.executable,) + sys.version_info[:2])
+            )
+        )
     parser = argparse.ArgumentParser(prog="python -m maintainers.environment")
-    parser.add_argument("--torch", choices=("default", "cpu", ""), default="",
-                        help="which build of torch; not given: the one that is there")
+    parser.add_argument(
+        "--torch",
+        choices=("default", "cpu", ""),
+        default="",
+        help="which build of torch; not given: the one that is there",
+    )
     try:
         make(torch=parser.parse_args(arguments).torch)
     except SetupError as error:

@@ -7,6 +7,7 @@ sentence below it says what the message means. The index is written between two 
 `<!-- gallery:begin -->` and `<!-- gallery:end -->`, into the README of the notebooks and that of the
 repository.
 """
+
 from __future__ import annotations
 
 import os

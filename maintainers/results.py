@@ -55,7 +55,9 @@ def main() -> int | str:
     """Write the table into the README; returns the exit status, or a message for stderr."""
     try:
         text = README.read_text(encoding="utf-8")
-        write_atomically(README, with_part(text, "results", table(shipped()), README).encode("utf-8"))
+        write_atomically(
+            README, with_part(text, "results", table(shipped()), README).encode("utf-8")
+        )
     except (PageError, ScoreboardError, OSError) as error:
         return f"==> {error}"
     print(f"==> {README.name}: the results of {SHIPPED.relative_to(ROOT).as_posix()}")

@@ -1,28 +1,35 @@
-"""The training loop: for the float baseline, and later for quantization-aware training.
+"""Train the float detector: how ``data/checkpoints/blaze_float.pth`` was made.
+
+    make scenes && python maintainers/train.py --output build/mine.pth      29 minutes on 2 cores
+    torchrun --nproc-per-node 2 maintainers/train.py --output build/mine.pth
 
 A run is a function of its settings and seed: the batch that a step sees depends on (seed, step)
-alone (``batches.py``), so that a killed run goes on where it was last saved as if nothing had
-happened. The recipe (AdamW, one cycle, weight averaging) trained the shipped checkpoint.
+alone. If it is killed, the same command goes on where it last saved (FILE.resume).
 
-Several processes (``processes.group``, ``torchrun``) share every batch. Up to rounding the run is
-the same but for the batch norms, which see a share of each batch (``processes.parallel``).
+Several processes each take a share of the batch size and images of their own; gradients are
+averaged, batch norms see their own share, and the first process logs and saves.
 """
 
-from __future__ import annotations
-
-import time
-from collections.abc import Sequence
+import argparse
+import json
+import os
+import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
-from blaze_utils.training import processes
-from blaze_utils.training.batches import TrainingBatches, batch_loader
-from blaze_utils.files import write_atomically
-from blaze_utils.progress import tqdm
-from blaze_utils.training.run import TrainingRun
+from blaze_utils.data import FaceFolder
+from blaze_utils.detector import Blaze, load_float, save_float
+from blaze_utils.training import TrainingBatches, TrainingRun, batch_loader
+from blaze_utils.training.run import LOG_COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ("steps", "batch_size", "peak_lr", "seed", "processes")
 
 
 def initialise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -32,12 +39,11 @@ def initialise(model: nn.Module, seed: int = 0) -> nn.Module:
     (+2, -2): at first nearly every prior is background, as nearly every prior should be.
     """
     generator = torch.Generator().manual_seed(seed)
+    kaiming = {"nonlinearity": "relu", "generator": generator}
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             mode = "fan_out" if module.groups == 1 else "fan_in"
-            nn.init.kaiming_normal_(
-                module.weight, mode=mode, nonlinearity="relu", generator=generator
-            )
+            nn.init.kaiming_normal_(module.weight, mode=mode, **kaiming)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for head in (*model.loc, *model.conf, *model.landm):
@@ -47,82 +53,85 @@ def initialise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def _loop(
-    run: TrainingRun,
-    loader: DataLoader,
-    log: tuple[str | Path | None, int],
-    resume: tuple[str | Path | None, int],
-    progress: bool,
-) -> None:
-    """Take the steps that are left; ``log`` and ``resume`` are (file or None, steps between)."""
-    total = run.settings["steps"]
-    start = time.perf_counter() - run.seconds
-    bar = tqdm(loader, "training", initial=run.step, total=total, unit="step", disable=not progress)
+def join(device: str) -> tuple[str, int, int]:
+    """Join the processes of ``torchrun``, if any; give device, rank and number of processes."""
+    if not dist.is_torchelastic_launched():
+        return device, 0, 1
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    return device, dist.get_rank(), dist.get_world_size()
+
+
+def train(options: argparse.Namespace) -> nn.Module:
+    """Train with the settings of the command line; give the averaged model, in evaluation mode."""
+    device, rank, options.processes = join(options.device)
+    torch.manual_seed(options.seed)
+    model = load_float(options.start) if options.start else initialise(Blaze(), options.seed)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    run = TrainingRun(model, options.steps, peak_lr=options.peak_lr)
+    recipe = {name: getattr(options, name) for name in RECIPE}
+    resume = options.output.with_suffix(".resume")
+    if resume.exists():
+        stored = torch.load(resume, weights_only=True)
+        if stored.pop("recipe") != recipe:
+            sys.exit(f"==> {resume} belongs to a run with other settings: remove it to begin anew")
+        run.load_state_dict(stored)
+    if options.processes > 1:
+        run.network = DistributedDataParallel(model)
+    share, seed = options.batch_size // options.processes, options.seed * options.processes + rank
+    batches = TrainingBatches(FaceFolder(options.data), share, seed)
+    loader = batch_loader(batches, range(run.step, options.steps), options.loaders)
+    bar = tqdm(loader, initial=run.step, total=options.steps, unit="step", disable=rank > 0)
     for batch in bar:
         run.advance(batch)
-        run.seconds = time.perf_counter() - start
-        done = run.step == total
-        if run.step % log[1] == 0 or done:
-            run.add_row((run.step - 1) % log[1] + 1)
+        if run.step % 50 == 0 or run.step == options.steps:
+            run.add_row()
             bar.set_postfix(loss=f"{run.rows[-1][1]:.3f}")
-            if log[0] is not None and processes.is_first():
-                write_atomically(log[0], run.log_text().encode())
-        if resume[0] is not None and processes.is_first() and (run.step % resume[1] == 0 or done):
-            run.save(resume[0])
-
-
-def train(
-    model: nn.Module, dataset: Sequence, steps: int, *,
-    batch_size: int = 16, peak_lr: float = 4e-3, weight_decay: float = 5e-4, clip: float = 10.0,
-    averaging: float = 0.995, seed: int = 0, device: str | torch.device = "cpu",
-    num_workers: int = 1, log_path: str | Path | None = None, log_every: int = 50,
-    resume_path: str | Path | None = None, save_every: int = 500, progress: bool = True,
-) -> nn.Module:
-    """Train a detector with the multibox loss.
-
-    Of several processes only the first logs, saves and shows the bar; all read ``resume_path``.
-
-    Args:
-        model: anything with the inputs and outputs of ``Blaze``; it is trained in place, from the
-            weights it has (``initialise`` gives it new ones), and moved to ``device``.
-        dataset: ``dataset[i]`` gives a ``datasets.Sample`` with labels; not empty.
-        steps: optimizer steps in all, a resumed run's earlier ones included; at least 1.
-        batch_size: images a step.
-        peak_lr: the learning rate's peak, reached after 12 % of the steps.
-        weight_decay: AdamW's, on all parameters.
-        clip: largest norm of the gradient.
-        averaging: decay of the weight average a step, 0 <= averaging < 1; 0 keeps the last weights.
-        seed: of the batches and of torch's global generator.
-        device: where to train.
-        num_workers: processes that prepare batches; 0 prepares them in this one.
-        log_path: CSV file of ``training_run.LOG_COLUMNS``, with a row every ``log_every`` steps and
-            after the last: means since the row before, and the seconds of training so far.
-        resume_path: file to go on from, if it is there, and to save to every ``save_every`` steps
-            and after the last. Removing it is up to the caller.
-        progress: whether to show a progress bar.
-
-    Returns:
-        A new model of the same class with the averaged weights and buffers, in evaluation mode. Of
-        several processes the first one's is the result; the buffers of the others differ.
-
-    Raises:
-        ValueError: steps, batch size or averaging out of range, the dataset is empty, or a batch
-            has fewer images than there are processes.
-        CheckpointError: ``resume_path`` is damaged, or of a run with other settings.
-        FloatingPointError: the loss became infinite or NaN.
-    """
-    settings = {
-        "steps": steps, "batch_size": batch_size, "peak_lr": peak_lr, "weight_decay": weight_decay,
-        "clip": clip, "averaging": averaging, "seed": seed, "images": len(dataset),
-    }
-    if batch_size < processes.count():
-        raise ValueError(f"batch_size: {processes.count()} processes share {batch_size} images")
-    torch.manual_seed(seed)
-    run = TrainingRun(model.to(device, memory_format=torch.channels_last).train(), settings)
-    if resume_path is not None and Path(resume_path).exists():
-        run.restore(resume_path)
-    batches = TrainingBatches(dataset, batch_size, seed, processes.share())
-    loader = batch_loader(batches, range(run.step, steps), num_workers)
-    progress = progress and processes.is_first()
-    _loop(run, loader, (log_path, log_every), (resume_path, save_every), progress)
+        if rank == 0 and (run.step % options.save_every == 0 or run.step == options.steps):
+            part = resume.with_suffix(".part")
+            torch.save({"recipe": recipe, **run.state_dict()}, part)
+            part.replace(resume)
+    if rank == 0:
+        finish(
+            run, options.output, recipe | {"data": options.data.name, "torch": torch.__version__}
+        )
+        resume.unlink()
     return run.averaged.module.eval()
+
+
+def finish(run: TrainingRun, output: Path, recipe: dict) -> None:
+    """Store the checkpoint, with its log (.csv) and its recipe (.json) beside it."""
+    save_float(run.averaged.module.eval().cpu(), output)
+    log = pd.DataFrame(run.rows, columns=LOG_COLUMNS)
+    log.to_csv(output.with_suffix(".csv"), index=False, float_format="%.6g")
+    output.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
+    print(f"==> {output}: loss {run.rows[-1][1]:.3f} after {run.seconds:.0f} s")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, default=ROOT / "data" / "train", help="images and their label.txt")
+    add("--start", type=Path, help="float checkpoint to start from (else anew)")
+    add("--steps", type=int, default=4500)
+    add("--batch-size", type=int, default=16, help="images a step, of all processes together")
+    add("--peak-lr", type=float, default=4e-3, help="highest learning rate")
+    add("--seed", type=int, default=0, help="of new weights and of the batches")
+    add("--device", default="cpu", help="cpu, cuda, mps; under torchrun cpu or cuda")
+    add("--loaders", type=int, default=1, help="processes that prepare batches")
+    add("--save-every", type=int, default=100, help="steps between two resume files")
+    add("--output", type=Path, default=ROOT / "build" / "blaze_float.pth")
+    options = parser.parse_args(arguments)
+    if not options.data.is_dir():
+        sys.exit(f"==> {options.data}: no such folder; 'make scenes' draws data/train")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    train(options)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

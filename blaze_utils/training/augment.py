@@ -5,8 +5,6 @@ landmarks ``[N, 5, 2]`` x, y in pixels. All chance comes from the generator that
 that the same generator state gives the same crop.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 
@@ -59,10 +57,8 @@ def cut(
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     part = image[y1:y2, x1:x2]
     if part.shape[:2] != (side, side):
-        part = cv2.copyMakeBorder(
-            part, y1 - top, top + side - y2, x1 - left, left + side - x2,
-            cv2.BORDER_CONSTANT, value=fill,
-        )
+        border = y1 - top, top + side - y2, x1 - left, left + side - x2
+        part = cv2.copyMakeBorder(part, *border, cv2.BORDER_CONSTANT, value=fill)
     method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     return cv2.resize(part, (size, size), interpolation=method)
 

@@ -4,8 +4,6 @@ Which images a step sees, and how they are cropped, is a function of (seed, step
 depend on workers, threads or the steps before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2
@@ -15,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from blaze_utils.detector.anchors import encode_boxes, encode_landmarks, match, prior_boxes
-from blaze_utils.training.augment import random_crop, sort_out_faces
 from blaze_utils.detector.model import MEAN_BGR
+from blaze_utils.training.augment import random_crop, sort_out_faces
 
 CROP_SIZES = (160, 192, 224, 256, 320)
 """Sides of the square crops in pixels; one is drawn for each batch, with these chances."""
@@ -27,12 +25,10 @@ class TrainingBatches(Dataset):
     """Random crops of a dataset, a whole batch an item: item k is what training step k sees.
 
     Args:
-        dataset: ``dataset[i]`` gives a ``datasets.Sample`` (name, image, labels).
+        dataset: ``dataset[i]`` gives a ``Sample`` (name, image, labels).
         batch_size: images a batch. Each epoch sees every image once, in an order of its own; a
             batch may span two epochs.
         seed: item k depends on (seed, k) and nothing else.
-        share: which images of every batch to give, for one of several processes. The whole batch
-            is prepared all the same, so that each image is cropped as in a single process.
 
     An item is ``images`` uint8 ``[B, S, S, 3]`` BGR, ``labels`` int64 ``[B, P]`` (1 face, 0
     background, -1 left out), ``box_targets`` ``[B, P, 4]`` and ``landmark_targets`` ``[B, P, 10]``
@@ -42,13 +38,10 @@ class TrainingBatches(Dataset):
         ValueError: the dataset is empty; or, from an item, an image has no labels.
     """
 
-    def __init__(
-        self, dataset: Sequence, batch_size: int = 16, seed: int = 0, share: slice = slice(None)
-    ) -> None:
+    def __init__(self, dataset: Sequence, batch_size: int = 16, seed: int = 0) -> None:
         if len(dataset) == 0:
             raise ValueError("the dataset to train on is empty")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.share = share
 
     def indices(self, step: int) -> list[int]:
         """Which images of the dataset step ``step`` sees."""
@@ -63,7 +56,7 @@ class TrainingBatches(Dataset):
         size = int(rng.choice(CROP_SIZES, p=CROP_SIZE_CHANCES))
         priors = prior_boxes((size, size))
         items = [self._item(self.dataset[i], size, priors, rng) for i in self.indices(step)]
-        return tuple(torch.stack(column) for column in zip(*items[self.share]))
+        return tuple(torch.stack(column) for column in zip(*items, strict=True))
 
     @staticmethod
     def _item(sample, size: int, priors: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -73,9 +66,7 @@ class TrainingBatches(Dataset):
         image, boxes, landmarks = random_crop(
             sample.image, faces.boxes, faces.landmarks, size, rng, fill=MEAN_BGR
         )
-        boxes, kept, ignored = sort_out_faces(
-            boxes, faces.occlusion, faces.inside, faces.yaw, size
-        )
+        boxes, kept, ignored = sort_out_faces(boxes, faces.occlusion, faces.inside, faces.yaw, size)
         boxes, landmarks = torch.from_numpy(boxes[kept]), torch.from_numpy(landmarks[kept])
         labels, face = match(boxes, priors, torch.from_numpy(ignored[kept]))
         if len(boxes) == 0:

@@ -4,8 +4,6 @@ After Liu et al. 2016 (SSD, hard negative mining) and Deng et al. 2020 (RetinaFa
 the weights that trained the shipped detector.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from torch import Tensor

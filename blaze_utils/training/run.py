@@ -1,19 +1,20 @@
-"""The state of a training run: one step of it, its log, saving it and going on from there."""
+"""A training run: the optimizer, the learning rate, the weight average, and one step of it all.
 
-from __future__ import annotations
+AdamW, one cycle of the learning rate, averaged weights: the recipe of the shipped detector.
+"""
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from blaze_utils.training import processes
-from blaze_utils.training.loss import FACE, Losses, multibox_loss
 from blaze_utils.detector.model import MEAN_BGR
-from blaze_utils.detector.storage import CheckpointError, load_tensors, save_tensors
+from blaze_utils.training.loss import multibox_loss
 
 WARM_UP = 0.12
 """Share of the steps in which the learning rate rises from 1/25 of its peak, to fall to 1/500."""
@@ -21,13 +22,15 @@ WARM_UP = 0.12
 LOG_COLUMNS = ("step", "loss", "box", "class", "landmark", "lr", "seconds")
 
 _PARTS = ("model", "averaged", "optimizer", "scheduler")
+_COUNTS = ("step", "seconds", "rows")
 
 
 def weight_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """An update for ``AveragedModel``: an exponential average that forgets faster in the beginning.
+    """Make an update for ``AveragedModel``: an exponential average that forgets faster at first.
 
     After n updates (n + 1) / (n + 20) of the average is kept, at most ``decay``. Counters and
-    flags, which a quantization-aware model has among its buffers, are copied.
+    flags, which a quantization-aware model has among its buffers, are copied: PyTorch's own
+    ``get_ema_multi_avg_fn`` would average them.
     """
 
     @torch.no_grad()
@@ -41,129 +44,108 @@ def weight_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     return update
 
 
-def of_whole_batch(losses: Losses, labels: Tensor) -> Losses:
-    """Weight the losses of this process's share: their mean over the processes is the batch's loss.
-
-    ``multibox_loss`` divides by the face priors of the share, here it becomes those of all shares.
-    ``labels`` int64 [N, P] are the share's. Without several processes nothing changes.
-    """
-    if not processes.in_group():
-        return losses
-    faces = (labels == FACE).sum().float()
-    weight = faces.clamp(min=1) / processes.mean(faces).clamp(min=1 / processes.count())
-    return Losses(*(weight * loss for loss in losses))
-
-
 class TrainingRun:
     """All that changes during a training run, and how a step changes it.
 
     Args:
-        model: the network, on its device, in training mode; trained in place.
-        settings: what makes the run what it is: steps, batch_size, peak_lr, weight_decay, clip,
-            averaging, seed and images (their number). A resume file of other settings is refused.
+        model: the network, float or fake-quantized, on its device and in training mode; trained in
+            place.
+        steps: optimizer steps in all; the learning rate is a function of ``step / steps``.
+        peak_lr: the learning rate's peak, reached after 12 % of the steps.
+        weight_decay: AdamW's, on all parameters.
+        clip: largest norm of the gradient.
+        averaging: decay of the weight average a step, 0 <= averaging < 1; 0 keeps the last weights.
 
     Attributes:
-        averaged: the weight average, None before the first step.
-        step: steps done; seconds: time spent on them, kept by the caller.
+        network: what each step calls: the model, or a wrapper of it that the caller puts here.
+        averaged: the weight average (its model is ``averaged.module``), None before the first step.
+        step: steps done.
         rows: the log so far, lists of numbers in the order of ``LOG_COLUMNS``.
 
     Raises:
-        ValueError: steps, batch size or averaging out of range.
+        ValueError: ``steps`` is below 1, or ``averaging`` out of range.
     """
 
-    def __init__(self, model: nn.Module, settings: dict) -> None:
-        steps, averaging = settings["steps"], settings["averaging"]
-        if steps < 1 or settings["batch_size"] < 1 or not 0 <= averaging < 1:
+    def __init__(
+        self,
+        model: nn.Module,
+        steps: int,
+        *,
+        peak_lr: float = 4e-3,
+        weight_decay: float = 5e-4,
+        clip: float = 10.0,
+        averaging: float = 0.995,
+    ) -> None:
+        if steps < 1 or not 0 <= averaging < 1:
             raise ValueError(
-                "steps and batch_size must be 1 or more and averaging in [0, 1), "
-                "got {steps}, {batch_size} and {averaging}".format(**settings)
+                f"steps ({steps}) must be 1 or more, averaging ({averaging}) in [0, 1)"
             )
-        self.model, self.settings = model, settings
-        self.network = processes.parallel(model)
+        self.model = self.network = model
+        self.steps, self.clip, self.averaging = steps, clip, averaging
         self.averaged: AveragedModel | None = None
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings["peak_lr"], weight_decay=settings["weight_decay"]
-        )
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, settings["peak_lr"], settings["steps"], pct_start=WARM_UP,
-            div_factor=25, final_div_factor=20, cycle_momentum=False,
-        )
+        self.optimizer = AdamW(model.parameters(), lr=peak_lr, weight_decay=weight_decay)
+        cycle = {"pct_start": WARM_UP, "div_factor": 25, "final_div_factor": 20}
+        self.scheduler = OneCycleLR(self.optimizer, peak_lr, steps, cycle_momentum=False, **cycle)
         device = next(model.parameters()).device
         self.mean = torch.tensor(MEAN_BGR, device=device).view(1, 3, 1, 1)
         self.step, self.seconds, self.rows = 0, 0.0, []
-        self.recent = torch.zeros(4, device=device)  # sums of the losses since the last row
+        self._recent: list[Tensor] = []  # the losses since the last row
 
     def advance(self, batch: Sequence[Tensor]) -> None:
-        """One step of the optimizer and of the average.
+        """Take one step of the optimizer and of the average.
 
-        ``batch`` is images, labels, box and landmark targets, as ``TrainingBatches`` gives them; of
-        several processes each takes its share of the batch.
+        ``batch`` is images, labels, box and landmark targets, as ``TrainingBatches`` gives them.
         """
+        start = time.perf_counter()
         images, *targets = (t.to(self.mean.device, non_blocking=True) for t in batch)
         # A permuted [B, S, S, 3] is channels_last already, and stays so.
         inputs = images.permute(0, 3, 1, 2).float() - self.mean
-        losses = of_whole_batch(multibox_loss(self.network(inputs), *targets), targets[0])
+        losses = multibox_loss(self.network(inputs), *targets)
         losses.total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.recent += processes.mean(torch.stack([loss.detach() for loss in losses]))
+        self.optimizer.zero_grad()
+        self._recent.append(torch.stack([loss.detach() for loss in losses]))
         self.step += 1
-        if self.step < self.settings["steps"]:
+        if self.step < self.steps:
             self.scheduler.step()
-        self._average_weights()
-
-    def _average_weights(self) -> None:
         # Made after the first step: a quantization-aware model sizes buffers when it first runs.
         if self.averaged is None:
-            self._make_average()
+            self.averaged = self._average()
         self.averaged.update_parameters(self.model)
+        self.seconds += time.perf_counter() - start
 
-    def _make_average(self) -> None:
-        update = weight_average(self.settings["averaging"])
-        self.averaged = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
+    def _average(self) -> AveragedModel:
+        update = weight_average(self.averaging)
+        return AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
 
-    def add_row(self, steps: int) -> None:
-        """Add the means of the last ``steps`` steps to the log's rows."""
-        means = (self.recent / steps).tolist()
+    def add_row(self) -> None:
+        """Add the mean losses since the last row to ``rows``.
+
+        Raises:
+            FloatingPointError: one of them is infinite or NaN.
+        """
+        means = torch.stack(self._recent).mean(dim=0).tolist()
         if not all(math.isfinite(mean) for mean in means):
             raise FloatingPointError(
-                f"step {self.step}: the loss is not finite any more; a lower peak_lr than "
-                f"{self.settings['peak_lr']} may help"
+                f"step {self.step}: the loss is not finite any more; try a lower peak_lr"
             )
-        self.rows.append([self.step, *means, self.optimizer.param_groups[0]["lr"], self.seconds])
-        self.recent.zero_()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.rows.append([self.step, *means, rate, self.seconds])
+        self._recent.clear()
 
-    def log_text(self) -> str:
-        """The rows so far as CSV, with a header."""
-        lines = [",".join(LOG_COLUMNS)]
-        for step, *losses, rate, seconds in self.rows:
-            means = ",".join(f"{loss:.4f}" for loss in losses)
-            lines.append(f"{step},{means},{rate:.3e},{seconds:.1f}")
-        return "\n".join(lines) + "\n"
+    def state_dict(self) -> dict:
+        """Give all that the next step depends on, as ``torch.save`` and ``torch.load`` take it."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return {**parts, **counts, "recent": self._recent, "rng": torch.get_rng_state()}
 
-    def save(self, path: str | Path) -> None:
-        """Store all that the next step depends on."""
-        state = {name: getattr(self, name).state_dict() for name in _PARTS}
-        plain = {name: getattr(self, name) for name in ("settings", "step", "seconds", "rows")}
-        save_tensors({**state, **plain, "recent": self.recent, "rng": torch.get_rng_state()}, path)
-
-    def restore(self, path: str | Path) -> None:
-        """Go on from a file that ``save`` wrote; CheckpointError if it is not of this run."""
-        stored = load_tensors(path)
-        if not isinstance(stored, dict) or "settings" not in stored:
-            raise CheckpointError(f"{path}: not the resume file of a training run")
-        for name, wanted in self.settings.items():
-            found = stored["settings"].get(name)
-            if found != wanted:
-                raise CheckpointError(
-                    f"{path}: belongs to a run with {name} = {found}, this one has {wanted}; "
-                    "remove the file to begin anew"
-                )
-        self.model.load_state_dict(stored["model"])
-        self._make_average()
-        for name in _PARTS[1:]:
-            getattr(self, name).load_state_dict(stored[name])
-        self.step, self.seconds, self.rows = stored["step"], stored["seconds"], stored["rows"]
-        self.recent.copy_(stored["recent"])
-        torch.set_rng_state(stored["rng"])
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from where ``state_dict`` was called, in a run with the same arguments."""
+        self.averaged = self._average()
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in _COUNTS:
+            setattr(self, name, state[name])
+        self._recent = state["recent"]
+        torch.set_rng_state(state["rng"])

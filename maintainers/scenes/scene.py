@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from blaze_utils.data.labels import FaceLabels
+from blaze_utils.data import FaceLabels
 
 from .background import draw_background
 from .body import cloth, draw_body

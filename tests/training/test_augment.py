@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-import blaze_utils.training.augment
+from blaze_utils.training import augment
 from blaze_utils.training.augment import (
-    choose_crop, cut, jitter_colours, mirror, random_crop, sort_out_faces,
+    choose_crop,
+    cut,
+    jitter_colours,
+    mirror,
+    random_crop,
+    sort_out_faces,
 )
 
 FILL = (104.0, 117.0, 123.0)
@@ -43,7 +48,7 @@ def spot_scene(rng):
     """A dark image with a bright square: its box, and its centre as every landmark."""
     image = np.full((120, 160, 3), 20, np.uint8)
     left, top = rng.integers(10, [120, 80])
-    image[top:top + 24, left:left + 24] = 235
+    image[top : top + 24, left : left + 24] = 235
     box = np.array([[left, top, left + 24, top + 24]], np.float32)
     return image, box, np.broadcast_to((box[:, None, :2] + box[:, None, 2:]) / 2, (1, 5, 2))
 
@@ -53,7 +58,7 @@ WHOLE = np.zeros(1), np.ones(1), np.zeros(1)
 
 
 def test_labels_follow_the_image(monkeypatch):
-    monkeypatch.setattr(blaze_utils.training.augment, "jitter_colours", lambda image, rng: image)
+    monkeypatch.setattr(augment, "jitter_colours", lambda image, rng: image)
     rng = np.random.default_rng(0)
     seen = 0
     for _ in range(60):
@@ -75,13 +80,13 @@ def test_labels_follow_the_image(monkeypatch):
 def test_same_generator_same_crop():
     image, boxes, points = spot_scene(np.random.default_rng(1))
     outs = [random_crop(image, boxes, points, 64, np.random.default_rng(5), FILL) for _ in range(2)]
-    for one, other in zip(*outs):
+    for one, other in zip(*outs, strict=True):
         assert np.array_equal(one, other)
     assert image.min() == 20 and image.max() == 235  # the input is left alone
 
 
 def test_crops_look_for_faces(monkeypatch):
-    monkeypatch.setattr(blaze_utils.training.augment, "EMPTY_CROP_SHARE", 0.05)  # whatever it is tuned to
+    monkeypatch.setattr(augment, "EMPTY_CROP_SHARE", 0.05)  # whatever it is tuned to
     rng = np.random.default_rng(0)
 
     def hits(boxes):
@@ -108,20 +113,23 @@ def test_colours_change():
     assert (means.max(axis=1) - means.min(axis=1)).max() > 10
 
 
-@pytest.mark.parametrize(("box", "attributes", "kept", "ignored"), [
-    ([10, 10, 30, 40], (0.0, 1.0, 0.0), True, False),
-    ([10, 10, 30, 40], (0.64, 1.0, 0.0), True, False),
-    ([10, 10, 30, 40], (0.66, 1.0, 0.0), True, True),  # too hidden
-    ([10, 10, 30, 40], (0.0, 1.0, 1.29), True, False),
-    ([10, 10, 30, 40], (0.0, 1.0, 1.31), True, True),  # turned away
-    ([10, 10, 14, 15.9], (0.0, 1.0, 0.0), True, True),  # too small
-    ([10, 10, 14, 16.1], (0.0, 1.0, 0.0), True, False),
-    ([-30, 10, 20, 40], (0.0, 1.0, 0.0), True, True),  # centre outside
-    ([90, 10, 108, 40], (0.0, 1.0, 0.0), True, False),  # cut off, 56 % within
-    ([90, 10, 109, 40], (0.0, 1.0, 0.0), True, True),  # cut off, 53 % within
-    ([90, 10, 108, 40], (0.0, 0.9, 0.0), True, True),  # cut off twice
-    ([98.5, 10, 130, 40], (0.0, 1.0, 0.0), False, True),
-])
+@pytest.mark.parametrize(
+    ("box", "attributes", "kept", "ignored"),
+    [
+        ([10, 10, 30, 40], (0.0, 1.0, 0.0), True, False),
+        ([10, 10, 30, 40], (0.64, 1.0, 0.0), True, False),
+        ([10, 10, 30, 40], (0.66, 1.0, 0.0), True, True),  # too hidden
+        ([10, 10, 30, 40], (0.0, 1.0, 1.29), True, False),
+        ([10, 10, 30, 40], (0.0, 1.0, 1.31), True, True),  # turned away
+        ([10, 10, 14, 15.9], (0.0, 1.0, 0.0), True, True),  # too small
+        ([10, 10, 14, 16.1], (0.0, 1.0, 0.0), True, False),
+        ([-30, 10, 20, 40], (0.0, 1.0, 0.0), True, True),  # centre outside
+        ([90, 10, 108, 40], (0.0, 1.0, 0.0), True, False),  # cut off, 56 % within
+        ([90, 10, 109, 40], (0.0, 1.0, 0.0), True, True),  # cut off, 53 % within
+        ([90, 10, 108, 40], (0.0, 0.9, 0.0), True, True),  # cut off twice
+        ([98.5, 10, 130, 40], (0.0, 1.0, 0.0), False, True),
+    ],
+)
 def test_which_faces_count(box, attributes, kept, ignored):
     out = sort_out_faces(np.array([box], np.float32), *(np.array([a]) for a in attributes), 100)
     assert (bool(out[1][0]), bool(out[2][0])) == (kept, ignored)

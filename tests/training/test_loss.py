@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from blaze_utils.training.loss import multibox_loss
+from blaze_utils.training import multibox_loss
 
 PRIORS = 80
 
