@@ -1,98 +1,312 @@
-"""The command line: `python -m blaze_utils train / evaluate / detect / quantize / diagnose / draw`.
+"""The command line, ``python -m blaze_utils COMMAND``: the series' tools for your own files.
 
-Each command (``commands/``) does with a reader's own files what the notebooks do. Results go to
-stdout, progress and notes to stderr. The exit status is 0 if all went well, 1 after an error that
-is said in one line, 2 for wrong options, 130 after Ctrl-C.
+Results go to stdout, notes to stderr. The exit status is 0 if all went well; 1 after an error, if a
+file was not read, or if ``diagnose`` has findings; 2 for wrong options.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
+import pkgutil
 import sys
+import traceback
 import warnings
-from types import ModuleType
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Subset
+from torchvision.utils import draw_bounding_boxes, draw_keypoints
+from tqdm import tqdm
 
-from blaze_utils.commands import common, detect, diagnose, draw, evaluate, quantize, train
-from blaze_utils.commands.common import CHECKPOINT
+from blaze_utils import data, detector, int8, measure, plots
+from blaze_utils.diagnose import diagnose
 
-__all__ = ["CHECKPOINT", "main", "parser"]
+DATA = Path(__file__).resolve().parents[1] / "data"
+CHECKPOINT = DATA / "checkpoints" / "blaze_float.pth"
 
-COMMANDS = {
-    "train": train, "evaluate": evaluate, "detect": detect, "quantize": quantize,
-    "diagnose": diagnose, "draw": draw,
-}
 
-# What a user can mend or must be told: wrong files and values (CheckpointError, DatasetError and
-# their like are ValueErrors), a loss that is not finite, and PyTorch's RuntimeError for a GPU that
-# is full or a process that has died. Anything else is a mistake of ours and shows its traceback.
-EXPECTED = (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError)
+def note(*messages: object) -> None:
+    """Print one line on stderr, above the progress bar if there is one."""
+    words = ["blaze_utils:"]
+    for message in messages:
+        if isinstance(message, OSError) and message.filename is not None and message.strerror:
+            message = f"{message.filename}: {message.strerror}"
+        words += str(message).split() or [type(message).__name__]
+    tqdm.write(" ".join(words), file=sys.stderr)
+
+
+def exit_status(not_read: list[object]) -> int:
+    """Name what was not read; the exit status that follows from it."""
+    for reason in not_read:
+        note("not read:", reason)
+    return 1 if not_read else 0
+
+
+def skipped(folder: data.PhotoFolder) -> list[object]:
+    """A line for each file of a folder that is no photograph."""
+    return [f"{folder.root / name}: {reason}" for name, reason in folder.skipped.items()]
+
+
+def holds_int8(path: Path) -> bool:
+    """Whether ``save_int8`` wrote a file; its first bytes tell, not its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(256)
+    # The layout of safetensors: the header's length in 8 bytes, then the header, our notes first.
+    return start[8:9] == b"{" and b"blaze_utils" in start
+
+
+def load_detector(path: Path) -> nn.Module:
+    """Load a float checkpoint or an int8 file; CheckpointError if it is neither."""
+    return int8.load_int8(path) if holds_int8(path) else detector.load_float(path)
+
+
+# detect
+
+
+def run_detect(options: argparse.Namespace) -> int:
+    """Print a line a face, and draw the faces into copies of the photographs."""
+    model = load_detector(options.checkpoint)
+    colour = plots.INT8 if holds_int8(options.checkpoint) else plots.FLOAT
+    files, not_read = photographs(options.paths)
+    output: Path = options.output
+    if any(path.resolve().is_relative_to(output.resolve()) for _, path in files):
+        raise ValueError(f"{output}: holds photographs to read; name another folder for the copies")
+    print(" score      x1      y1      x2      y2  image", flush=True)
+    written: set[Path] = set()
+    for name, path in tqdm(files, "detecting", unit="image"):
+        try:
+            image = data.read_image(path)
+        except (OSError, ValueError) as error:
+            not_read.append(error)
+            continue
+        found = detector.detect(model, image, options.long_side or None, options.score_threshold)
+        for box, score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True):
+            tqdm.write(f"{score:6.3f}{''.join(f'{side:8.1f}' for side in box)}  {name}")
+        if not len(found):
+            tqdm.write(f"{'-':>6}{'':32}  {name}")
+        copy = output / f"{name}.png"
+        while copy in written:  # after an input of the same name
+            copy = copy.with_name(f"_{copy.name}")
+        write_picture(copy, draw_faces(image, found, colour))
+        written.add(copy)
+    note(f"{len(written)} pictures in {output}")
+    return exit_status(not_read)
+
+
+def photographs(paths: list[Path]) -> tuple[list[tuple[str, Path]], list[object]]:
+    """Name and path of each photograph, those in folders too; and what is none, with the reason."""
+    found, not_read = [], []
+    for path in paths:
+        if not path.is_dir():
+            found.append((path.name, path))
+            continue
+        try:
+            folder = data.PhotoFolder(path)
+        except (OSError, ValueError) as error:
+            not_read.append(error)
+        else:
+            found += [(name, path / name) for name in folder.names]
+            not_read += skipped(folder)
+    return found, not_read
+
+
+def draw_faces(image: np.ndarray, found: detector.Detections, colour: str) -> np.ndarray:
+    """A copy of the image, uint8 [H, W, 3] BGR, with boxes and landmarks drawn in."""
+    picture = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)
+    width = max(1, round(max(image.shape[:2]) / 400))
+    if len(found):  # torchvision warns where there is nothing to draw
+        picture = draw_bounding_boxes(picture, found.boxes, colors=colour, width=width)
+        for place, paint in enumerate(plots.LANDMARK_COLOURS):
+            points = found.landmarks[:, place : place + 1]
+            picture = draw_keypoints(picture, points, colors=paint, radius=width + 1)
+    return picture.permute(1, 2, 0).numpy()[..., ::-1]
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# quantize
+
+
+def run_quantize(options: argparse.Namespace) -> int:
+    """Quantize, store, and compare with float on the calibration images."""
+    if holds_int8(options.checkpoint):
+        raise ValueError(f"{options.checkpoint}: is int8 already, expected a float checkpoint")
+    if options.output.is_dir():
+        raise ValueError(f"{options.output}: is a folder, expected the name of a file to write")
+    model, folder = detector.load_float(options.checkpoint), data.PhotoFolder(options.folder)
+    images, not_read = readable(folder, options.images)
+    status = exit_status([*skipped(folder), *not_read])
+    converted = int8.quantize_static(model, (sample.image for sample in images), options.engine)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    int8.save_int8(converted, options.output)
+    print(f"{options.output}: for {torch.backends.quantized.engine}, {len(images)} images seen")
+    before, after = (path.stat().st_size for path in (options.checkpoint, options.output))
+    print(f"bytes                    {before:,} -> {after:,} ({after / before:.2f})")
+    print_comparison(model, converted, images)
+    return status
+
+
+def readable(folder: data.PhotoFolder, count: int) -> tuple[Subset, list[object]]:
+    """At most ``count`` photographs, spread over the folder; and why others cannot be read."""
+    places, not_read = [], []
+    chosen = np.linspace(0, len(folder) - 1, min(count, len(folder))).round().astype(int)
+    for place in tqdm(chosen.tolist(), "reading", unit="image"):
+        try:
+            folder[place]
+            places.append(place)
+        except (OSError, ValueError) as error:
+            not_read.append(error)
+    return Subset(folder, places), not_read
+
+
+def print_comparison(model: nn.Module, converted: nn.Module, images: Subset) -> None:
+    """Print what int8 changes: outputs, detections, and the time on one thread."""
+    inputs = [detector.preprocess(images[place].image)[0] for place in range(min(len(images), 8))]
+    found = [detector.predict(arm, images) for arm in (model, converted)]
+    fused = detector.QuantizableBlaze().eval()  # as much effort put into float as into int8
+    fused.load_state_dict(model.state_dict())
+    fused.fuse_model()
+    arms = {"float": fused.to(memory_format=torch.channels_last), "int8": converted}
+    times = measure.compare(arms, inputs[0], rounds=4, min_run_time=0.4)["median_ms"]
+    ratios = measure.head_sqnr(model, converted, inputs)
+    print(f"ms an image, one thread  {times['float']:.1f} (fused float) -> {times['int8']:.1f}")
+    print(f"SQNR of the outputs      {', '.join(f'{k} {v:.1f} dB' for k, v in ratios.items())}")
+    print(f"agreement AP with float  {measure.agreement_ap(*found):.4f}")
+
+
+# evaluate
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Print the average precision on labelled images."""
+    model, not_read = load_detector(options.checkpoint), []
+    if options.ground_truth:
+        images = data.PhotoFolder(options.folder)
+        truth = measure.load_widerface_ground_truth(options.ground_truth)
+        missing = sorted(set(truth) - set(images.names))
+        not_read = [f"{options.folder / name}: its faces count as missed" for name in missing]
+        not_read += skipped(images)
+    else:
+        images = data.FaceFolder(options.folder)
+        truth = measure.ground_truth(images)
+    predictions = detector.predict(model, images, options.long_side or None)
+    faces = sum(len(image["boxes"]) for image in truth.values())
+    print(f"{len(predictions)} images read, {len(truth)} with ground truth, {faces} faces")
+    for setting, value in measure.widerface_ap(predictions, truth).items():
+        print(f"AP {setting:6} {value:.4f}")
+    return exit_status(not_read)
+
+
+# diagnose
+
+
+def run_diagnose(options: argparse.Namespace) -> int:
+    """Print what stands between a model of the reader's and int8."""
+    torch.manual_seed(0)
+    inputs = [torch.rand(shape) for shape in options.inputs or [sizes("1x3x224x224")]]
+    findings = diagnose(load_model(options.model), tuple(inputs))
+    print(findings)
+    return 1 if findings else 0
+
+
+def load_model(name: str) -> nn.Module:
+    """Import ``module:name`` and call it, unless it is a model; ValueError if that fails."""
+    sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
+    try:
+        model = pkgutil.resolve_name(name)
+        model = model if isinstance(model, nn.Module) else model()
+    except Exception as error:  # whatever the reader's code raises
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno}"
+        raise ValueError(f"{name}: {type(error).__name__}: {error} ({where})") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name}: gives a {type(model).__name__}, expected an nn.Module")
+    return model
+
+
+# options
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """The shape of a tensor, such as 1x3x224x224; ValueError for anything else."""
+    return tuple(int(size) for size in text.split("x"))
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
-    top = argparse.ArgumentParser(
-        prog="python -m blaze_utils",
-        description="What the notebooks do, for your own files.",
-        epilog="python -m blaze_utils COMMAND --help shows the options of a command and an example",
-    )
+    """The commands and their options; defaults are named in brackets."""
+    top = argparse.ArgumentParser(prog="python -m blaze_utils", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        _add_command(commands, name, module)
+
+    def command(run: Callable[[argparse.Namespace], int], purpose: str) -> Callable[..., object]:
+        sub = commands.add_parser(run.__name__[4:], help=purpose, description=purpose)
+        sub.set_defaults(run=run)
+        return sub.add_argument
+
+    add = command(run_detect, "find faces in photographs and in folders of them")
+    add("paths", type=Path, nargs="+", metavar="PATH", help="photograph or folder")
+    add("--output", type=Path, default="build/found", help="folder for copies (build/found)")
+    add("--score-threshold", type=float, default=0.5, help="least score of a face (0.5)")
+    add_detector(add)
+
+    add = command(run_quantize, "make an int8 file, calibrated on your photographs")
+    add("folder", type=Path, nargs="?", default=DATA / "calibration", help="photographs (scenes)")
+    add("--checkpoint", type=Path, default=CHECKPOINT, help="a float one (ours)")
+    add("--images", type=int, default=32, help="how many photographs at most (32)")
+    add("--engine", help="x86, fbgemm, onednn, qnnpack (what suits this processor)")
+    add("--output", type=Path, default="build/int8.safetensors", help="(build/int8.safetensors)")
+
+    add = command(run_evaluate, "average precision by the protocol of WIDER FACE")
+    add("folder", type=Path, nargs="?", default=DATA / "val", help="with label.txt (our scenes)")
+    add("--ground-truth", type=Path, help="folder of WIDER FACE's .mat files, without label.txt")
+    add_detector(add)
+
+    add = command(run_diagnose, "say what stands between a model of yours and int8")
+    add("model", metavar="MODULE:NAME", help="a model or its class: torchvision.models:resnet18")
+    add(
+        "--input", dest="inputs", type=sizes, action="append", help="(1x3x224x224), repeat for more"
+    )
     return top
 
 
-def _add_command(commands: argparse._SubParsersAction, name: str, module: ModuleType) -> None:
-    sub = commands.add_parser(
-        name,
-        help=module.HELP,
-        description=module.HELP[0].upper() + module.HELP[1:] + ".",
-        epilog=f"example:\n  python -m blaze_utils {module.EXAMPLE}\n{getattr(module, 'MORE', '')}",
-        formatter_class=_Formatter,
-    )
-    module.add_options(sub)
-    common.add_json(sub)
-    sub.set_defaults(run=module.run)
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults are named where there are any; the lines of the example stay as they are."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
-
-
-def _quieten() -> None:
-    """Warnings in one line each; nothing from OpenCV and FFmpeg, whose failures we name."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    warnings.showwarning = lambda message, *_, **__: common.note(f"warning: {message}")
-    # Each is about how PyTorch works inside.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-    warnings.filterwarnings("ignore", "Please use quant_min", UserWarning)
+def add_detector(add: Callable[..., object]) -> None:
+    """The options of commands that run a detector."""
+    add("--checkpoint", type=Path, default=CHECKPOINT, help="float, or made by quantize (ours)")
+    add("--long-side", type=int, default=640, help="reduce larger images to it (640); 0: never")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = parser().parse_args(arguments)
     with warnings.catch_warnings():
-        _quieten()
+        warnings.showwarning = lambda message, *_, **__: note("warning:", message)
+        # Each is about how PyTorch works inside.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor|Please use quant_min")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we name what fails
         try:
-            status = options.run(options)
-            sys.stdout.flush()
+            return options.run(options)
         except BrokenPipeError:  # whoever read our output wants no more, as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         except KeyboardInterrupt:
-            common.note("interrupted")
-            return 130
-        except EXPECTED as error:
-            common.note(f"error: {common.one_line(error)}")
-            return getattr(error, "status", 1)
-    return status
+            note("interrupted")
+        # What a reader can mend. Anything else is a mistake of ours: its traceback helps.
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            note("error:", error)
+    return 1
 
 
 if __name__ == "__main__":
