@@ -1,7 +1,5 @@
 """Glasses, sunglasses and hats, drawn over a finished head."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What stands behind the people: walls, leaves, bricks, shelves, and the things before them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Bodies: shoulders, clothes, arms and hands; also clothes with nobody in them."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -1,7 +1,5 @@
 """What a camera does to a scene: blur, exposure, noise, sharpening, colour, compression."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -4,8 +4,6 @@ beard, mask).
 All of it is drawn in texture coordinates tx, ty, which `skull.Skull` maps onto the turned head.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .look import IRIS, Look
@@ -25,6 +23,7 @@ class Face:
         self.lips = np.zeros_like(tx)
 
     def paint(self, mask: Array, colour: Array | tuple[float, float, float]) -> None:
+        """Paint the skin where the mask is above 0."""
         paint(self.skin, mask, colour)
 
     def edge(self, distance: Array) -> Array:

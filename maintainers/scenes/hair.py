@@ -1,7 +1,5 @@
 """Hair: on the skull, around it, and over the cheeks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One head, from skull to hat: a picture with transparency, its landmarks and its box."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Who stands where: portraits, groups in rows, crowds, people scattered about."""
 
-from __future__ import annotations
-
 from .tools import Rng, log_uniform, pick, uniform
 
 Place = tuple[float, float, float]

@@ -4,8 +4,6 @@ Lengths are in units of half a face width, measured from the middle of the face 
 y down).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -1,7 +1,5 @@
 """Laying a drawn head onto the canvas: turned, scaled, and with what becomes of its labels."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

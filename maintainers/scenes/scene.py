@@ -1,7 +1,5 @@
 """A whole scene: who stands where, what stands before them, and the labels of every face."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -9,8 +9,6 @@ texture. Turning the other way round, the same formula tells where a landmark of
 lands. One frontal drawing thus covers every yaw up to profile.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cached_property
 

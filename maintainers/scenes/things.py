@@ -3,8 +3,6 @@
 Each is a function that draws one thing somewhere into an image, [H, W, 3] BGR, in place.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ are float32, 0..1. Every function that draws lots takes the generator as its fir
 that a scene depends on its seed and on nothing else.
 """
 
-from __future__ import annotations
-
 import math
 
 import cv2
