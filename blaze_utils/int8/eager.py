@@ -1,18 +1,21 @@
-"""Eager-mode static quantization in one call, and its parts: calibrate, convert, simulate.
+"""Eager-mode static quantization in one call, and its parts: engine, calibration, simulation.
 
 The notebooks show each step in the open; here is what they share. ``quantize_static`` follows
 torchvision's convention for quantizable models: stubs on the model, ``fuse_model(is_qat)``.
 """
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Callable, Iterable
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.ao.nn import intrinsic as nni
 from torch.ao.quantization import (
     FakeQuantize,
     FakeQuantizeBase,
@@ -33,18 +36,66 @@ from torch.ao.quantization.observer import (
     MovingAveragePerChannelMinMaxObserver,
 )
 
-from blaze_utils.detector.finding import evaluating, preprocess
-from blaze_utils.detector.model import Blaze
-from blaze_utils.detector.quantizable import QuantizableBlaze
+from blaze_utils.detector import Blaze, QuantizableBlaze, evaluating, preprocess
+from blaze_utils.measure import compare
 
-ENGINES = ("x86", "fbgemm", "qnnpack", "onednn")
-"""Quantized engines in the order in which ``default_engine`` prefers them."""
+ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
+X86 = ("x86_64", "AMD64")
+"""What ``platform.machine()`` says on Intel and AMD (Linux and macOS, Windows)."""
+
+
+def has_vnni(engine: str = "onednn") -> bool:
+    """Whether an engine's kernels add int8 products in 32 bits here (VNNI).
+
+    Without it, on x86, they add two products of an 8-bit activation and an 8-bit weight in 16 bits,
+    where the sum saturates; activations of 7 bits leave room for it
+    (https://github.com/pytorch/pytorch/issues/44939).
+
+    Args:
+        engine: ``x86`` and ``fbgemm`` know AVX-512 VNNI only. ``onednn``, torch.compile's kernels,
+            ONNX Runtime and OpenVINO take AVX-VNNI as well, which laptops have. The variables that
+            keep an engine from its newest instructions, ``FBGEMM_ENABLE_INSTRUCTIONS`` and
+            ``ONEDNN_MAX_CPU_ISA``, count too.
+    """
+    flags = torch.cpu.get_capabilities()
+    if engine in ("x86", "fbgemm"):
+        limit = os.environ.get("FBGEMM_ENABLE_INSTRUCTIONS", "VNNI")
+        return bool(flags.get("avx512_vnni")) and "VNNI" in limit.upper()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if limit in ("SSE41", "AVX", "AVX2", "AVX512_CORE"):
+        return False
+    return bool(flags.get("avx512_vnni") or flags.get("avx_vnni"))
+
+
+def saturates(engine: str) -> bool:
+    """Whether sums of products can saturate in this engine, on this machine, with 8 bits."""
+    return engine != "qnnpack" and platform.machine() in X86 and not has_vnni(engine)
 
 
 def default_engine() -> str:
-    """The engine to use on this machine: ``x86`` on Intel and AMD, ``qnnpack`` on Arm."""
+    """The engine to use on this machine, by its processor's flags; nothing is measured.
+
+    ``x86`` on Intel and AMD with AVX-512 VNNI, where it runs oneDNN's kernels. Without, it runs
+    FBGEMM's, and ``onednn`` is faster. ``qnnpack`` on Arm.
+    """
     supported = torch.backends.quantized.supported_engines
-    return next(engine for engine in ENGINES if engine in supported)
+    if "x86" not in supported:
+        return next(engine for engine in ("qnnpack", "onednn", "fbgemm") if engine in supported)
+    return "x86" if has_vnni("x86") or "onednn" not in supported else "onednn"
+
+
+def default_qconfig(engine: str | None = None, is_qat: bool = False) -> QConfig:
+    """PyTorch's default qconfig for an engine, safe from saturation on this machine.
+
+    As ``get_default_qconfig``, or ``get_default_qat_qconfig``, but for ``onednn`` without VNNI:
+    PyTorch gives it 8 bits and a warning, and here it gets the 7 bits that ``x86`` always has.
+
+    Raises:
+        ValueError: the engine is not here.
+    """
+    engine = check_engine(engine)
+    engine = "x86" if engine == "onednn" and saturates(engine) else engine
+    return get_default_qat_qconfig(engine) if is_qat else get_default_qconfig(engine)
 
 
 def check_engine(engine: str | None) -> str:
@@ -54,6 +105,17 @@ def check_engine(engine: str | None) -> str:
     if engine not in supported:
         raise ValueError(f"engine: {engine!r} is not in this build of PyTorch, which has {supported}")
     return engine
+
+
+@contextmanager
+def using_engine(engine: str) -> Iterator[None]:
+    """Set ``torch.backends.quantized.engine`` for a while."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def quantizable_copy(model: nn.Module) -> nn.Module:
@@ -79,6 +141,33 @@ def quantizable_copy(model: nn.Module) -> nn.Module:
     return twin.cpu().eval()
 
 
+class AddFused(nn.Module):
+    """A single ``QuantizableBlazeBlock`` whose last convolution adds the shortcut and rectifies."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.first, last = block.conv[0][0], block.conv[0][3]
+        self.shortcut = getattr(block, "shortcut", nn.Identity())
+        self.last = nni.ConvAddReLU2d(last, torch.add, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x), self.shortcut(x))
+
+
+def fuse_add(model: QuantizableBlaze) -> None:
+    """Fuse convolution, addition and ReLU into one operator, in place; for the engine ``onednn``.
+
+    Five of the eleven blocks: in the other six a ReLU stands between convolution and addition. No
+    other engine has the operator (``Didn't find engine for operation quantized::conv2d_add``).
+
+    Args:
+        model: a ``QuantizableBlaze`` in evaluation mode, after ``fuse_model``, before ``prepare``.
+    """
+    for name, block in list(model.named_children()):
+        if hasattr(block, "skip_add_relu") and len(block.conv) == 1:
+            setattr(model, name, AddFused(block).eval())
+
+
 def calibrate(
     prepared: nn.Module, images: Iterable[np.ndarray | Tensor], long_side: int | None = 640
 ) -> int:
@@ -88,38 +177,21 @@ def calibrate(
         prepared: what ``prepare`` or ``prepare_qat`` gave; it runs in evaluation mode.
         images: uint8 arrays [H, W, 3] BGR, which are preprocessed as for detection, or tensors
             float32 [N, 3, H, W] that have been preprocessed already.
-        long_side: larger images are reduced to it, see ``detect.preprocess``; not for tensors.
+        long_side: larger images are reduced to it, see ``preprocess``; not for tensors.
 
     Returns:
         The number of images.
 
     Raises:
-        ValueError: there are no images, or one has another type or shape (its number is named).
+        ValueError: there are no images.
     """
     count = 0
     with evaluating(prepared), torch.inference_mode():
-        for number, image in enumerate(images):
-            prepared(_network_input(image, number, long_side))
-            count += 1
+        for count, image in enumerate(images, 1):
+            prepared(image if isinstance(image, Tensor) else preprocess(image, long_side)[0])
     if not count:
         raise ValueError("images: there are none, and without images no range is known")
     return count
-
-
-def _network_input(image: np.ndarray | Tensor, number: int, long_side: int | None) -> Tensor:
-    if not isinstance(image, Tensor):
-        try:
-            return preprocess(image, long_side)[0]
-        except ValueError as error:
-            raise ValueError(f"images: number {number}: {error}") from error
-    if image.dim() != 4 or image.shape[1] != 3 or not image.numel() or image.dtype != torch.float32:
-        raise ValueError(
-            f"images: number {number}: expected a preprocessed float32 tensor [N, 3, H, W] or a "
-            f"uint8 array [H, W, 3], got {image.dtype} {list(image.shape)}"
-        )
-    if not torch.isfinite(image).all():
-        raise ValueError(f"images: number {number}: holds NaN or infinite values")
-    return image
 
 
 def quantize_static(
@@ -134,34 +206,72 @@ def quantize_static(
         float_model: a ``Blaze``, or a model after torchvision's quantizable convention; it is not
             changed.
         images: what to calibrate with, as for ``calibrate``; 32 are plenty for this network.
-        engine: ``x86``, ``fbgemm``, ``onednn`` or ``qnnpack``; None takes ``default_engine()``.
+        engine: ``x86``, ``fbgemm``, ``onednn`` or ``qnnpack``; None takes ``default_engine()``, and
+            ``"fastest"`` what ``fastest_engine`` finds with the first image, in some seconds.
             ``torch.backends.quantized.engine`` is set to it and stays so: the model needs it to run.
-        qconfig: None takes the engine's default.
+        qconfig: None takes ``default_qconfig(engine)``, with which no engine saturates.
 
     Returns:
         The int8 model, on the CPU, in evaluation mode.
 
     Raises:
         TypeError: the model cannot be quantized this way (see ``quantizable_copy``).
-        ValueError: the engine is not here, or the images are unfit (see ``calibrate``).
+        ValueError: the engine is not here, or there are no images.
         RuntimeError: the model has been fused already.
     """
+    if engine == "fastest":
+        images = iter(images)
+        first = [image for _, image in zip(range(1), images)]
+        engine = fastest_engine(float_model, first, qconfig)
+        images = chain(first, images)
     engine = check_engine(engine)
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
-    model.qconfig = get_default_qconfig(engine) if qconfig is None else qconfig
+    model.qconfig = default_qconfig(engine) if qconfig is None else qconfig
     prepared = prepare(model, inplace=True)
     calibrate(prepared, images)
     torch.backends.quantized.engine = engine
     return convert(prepared, inplace=True)
 
 
+def fastest_engine(
+    float_model: nn.Module, images: list[np.ndarray | Tensor], qconfig: QConfig | None = None
+) -> str:
+    """Measure every engine that is here, in turns, on the first image and with PyTorch's threads.
+
+    Engines within 5 % of the quickest count as equal; of those the first in the order ``onednn``
+    (8 bits where VNNI makes them safe), ``x86``, ``fbgemm``, ``qnnpack`` is taken.
+
+    Args:
+        float_model, images, qconfig: as for ``quantize_static``; time does not depend on how many
+            images there are.
+    """
+    supported = torch.backends.quantized.supported_engines
+    engines = [e for e in ("onednn", "x86", "fbgemm", "qnnpack") if e in supported]
+    arms = {}
+    with using_engine(torch.backends.quantized.engine):
+        for engine in engines:
+            arms[engine] = _running(quantize_static(float_model, images[:1], engine, qconfig), engine)
+        x = images[0] if isinstance(images[0], Tensor) else preprocess(images[0])[0]
+        threads = torch.get_num_threads()
+        times = compare(arms, x, threads=threads, rounds=5, min_run_time=0.25).median_ms
+    return next(engine for engine in engines if times[engine] <= 1.05 * times.min())
+
+
+def _running(model: nn.Module, engine: str) -> Callable[[Tensor], object]:
+    def run(x: Tensor) -> object:
+        torch.backends.quantized.engine = engine
+        return model(x)
+
+    return run
+
+
 def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = None) -> QConfig:
     """A QAT qconfig with symmetric weights of ``bits`` bits: integers from -(2**(bits-1) - 1) up.
 
-    Activations are fake-quantized as in ``get_default_qat_qconfig(engine)``. The weights are stored
-    as int8 all the same, since PyTorch has no convolution with fewer bits: what changes is the
-    number of different values that a weight can have.
+    Activations are fake-quantized as in ``default_qconfig(engine, is_qat=True)``. The weights are
+    stored as int8 all the same, since PyTorch has no convolution with fewer bits: what changes is
+    the number of different values that a weight can have.
 
     Raises:
         ValueError: ``bits`` below 2 or above 8, or the engine is not here.
@@ -177,10 +287,14 @@ def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = No
     # An averaging constant of 1 takes the range of the weights as they are now: they do not jump
     # from batch to batch as activations do.
     weight = FakeQuantize.with_args(
-        observer=observer, quant_min=-highest, quant_max=highest, dtype=torch.qint8,
-        qscheme=scheme, averaging_constant=1.0,
+        observer=observer,
+        quant_min=-highest,
+        quant_max=highest,
+        dtype=torch.qint8,
+        qscheme=scheme,
+        averaging_constant=1.0,
     )
-    return QConfig(get_default_qat_qconfig(check_engine(engine)).activation, weight)
+    return QConfig(default_qconfig(engine, is_qat=True).activation, weight)
 
 
 def simulate(
