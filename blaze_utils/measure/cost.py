@@ -1,11 +1,20 @@
-"""What a model costs: latency, stored size, multiply-adds."""
+"""What a model costs: time, page faults, operators, stored size, multiply-adds.
+
+The protocol, the same in every notebook: all arms run in turns on one real scene, with one policy
+for freed memory (``keep_heap``), and the time is told twice: as the clock on the wall saw it, and
+as the processor spent it.
+"""
+
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
+import platform
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,25 +23,72 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-# The profiler's C++ part writes notes to stderr, which would land in notebooks; it reads this
-# variable when it first runs.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-# On import, torch.utils.benchmark looks for a CUDA toolkit, and where it finds one without a GPU it
-# says so on stderr, with the toolkit's path: nothing that a reader of a notebook needs.
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-from torch.utils.benchmark import Timer  # noqa: E402
+try:
+    import resource
+except ImportError:  # Windows does not count page faults in this way
+    resource = None
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Timer
 
 
 class Latency(NamedTuple):
-    """Time of one call in milliseconds: median and interquartile range over ``runs`` calls.
+    """Time of one call in milliseconds, over ``runs`` calls with ``threads`` threads.
 
-    ``threads`` is the number of threads that PyTorch's operators could use.
+    ``median_ms`` and ``iqr_ms`` (interquartile range) are of wall time, ``cpu_ms`` is the median of
+    the processor's time, summed over its threads; ``faults`` is the median number of page faults a
+    call, NaN on Windows.
     """
 
     median_ms: float
     iqr_ms: float
-    threads: int
+    cpu_ms: float
     runs: int
+    faults: float
+    threads: int
+
+
+def keep_heap() -> bool:
+    """Let the process keep the memory that it frees; whether that could be done.
+
+    By default glibc gives the large blocks at the end of the heap back to the kernel.  A network
+    frees each feature map once it is used, and asks for the next one at once: the kernel hands out
+    fresh pages, zeroed, one page fault each.  Blaze at 640x480 in float has 5,000 to 19,000 of
+    them a call, a quarter to a third of its time, and how many depends on what ran before.  With
+    these settings it has none (median; measured with glibc 2.36)::
+
+        M_TRIM_THRESHOLD = -1        never give the end of the heap back (-1 switches this off)
+        M_MMAP_THRESHOLD = 1 GB      take blocks up to this size from the heap (32 MB, the most
+                                     that older versions take through ``mallopt``)
+
+    Both are needed: to set either one stops glibc from adapting the other, and a block above the
+    second threshold is always given back.  ``M_TOP_PAD`` was tried and adds nothing.
+
+    Does nothing and returns False where the C library is another one (musl, macOS, Windows).
+    Cannot be undone: a process never gets its adapting thresholds back.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    m_trim_threshold, m_mmap_threshold = -1, -3  # of malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    kept = mallopt(m_trim_threshold, -1)
+    return bool(kept and (mallopt(m_mmap_threshold, 2**30) or mallopt(m_mmap_threshold, 2**25)))
+
+
+def page_faults(function: Callable[..., Any], *inputs: Any) -> int | None:
+    """How often one call of ``function(*inputs)`` had to wait for a page of memory.
+
+    Counts the faults without disk access of the whole process, with ``getrusage``, in the second of
+    two calls; without gradients.  The heap stays as it is: call ``keep_heap`` before to compare.
+
+    Returns:
+        The number, or None on Windows, which does not count them in this way.
+    """
+    with torch.inference_mode():
+        function(*inputs)
+        before = _faults()
+        function(*inputs)
+        return None if resource is None else _faults() - before
 
 
 def latency(
@@ -40,19 +96,19 @@ def latency(
 ) -> Latency:
     """Measure how long ``function(*inputs)`` takes, with ``torch.utils.benchmark``.
 
-    Runs without gradients; waits for the GPU where there is one.  Short calls are timed in blocks,
-    and the interquartile range is then that of the blocks' means.
+    Runs without gradients, after ``keep_heap()``; waits for the GPU where there is one.  Short
+    calls are timed in blocks, and the interquartile range is then that of the blocks' means.
 
     Args:
         function: a model in evaluation mode, or any callable.
+        inputs: real ones.  Time depends on the data: max pooling is faster on zeros.
         threads: for PyTorch's operators, restored afterwards; OpenCV and numpy keep their own.
         min_run_time: seconds to go on measuring, after a first call that does not count.
 
     Raises:
         ValueError: a model in training mode, which would be slower and change its statistics.
     """
-    times, runs = _measure(_timer(function, inputs, threads), min_run_time)
-    return _summary(times, threads, runs)
+    return _Arm(function, inputs, threads).measure(min_run_time).summary()
 
 
 def compare(
@@ -69,50 +125,154 @@ def compare(
 
     Args:
         functions: name -> function or model, as for ``latency``; at least one.
+        inputs, threads: as for ``latency``.
         rounds: at least 1.
         min_run_time: seconds for each function in all.
 
     Returns:
         One row per function, in the order given, indexed by name: ``median_ms``, ``iqr_ms``,
-        ``ratio`` (median over that of the first function), ``runs``.
+        ``cpu_ms``, ``ratio``, ``runs`` and ``faults``, as in ``Latency``.  ``ratio`` is the time
+        over that of the first function, below 1: faster.  With one thread it is of CPU time, which
+        other programs on the machine disturb least; with more it is of wall time, as threads that
+        wait for each other also spend CPU time, and what one waits for is the wall time.
 
     Raises:
         ValueError: no functions, no rounds, or a model in training mode.
     """
     if not functions or rounds < 1:
         raise ValueError(f"expected functions and rounds, got {len(functions)} and {rounds}")
-    timers = {name: _timer(function, inputs, threads) for name, function in functions.items()}
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    runs = dict.fromkeys(functions, 0)
+    arms = {name: _Arm(function, inputs, threads) for name, function in functions.items()}
     for turn in range(rounds):
-        for name in list(timers)[:: -1 if turn % 2 else 1]:
-            measured, calls = _measure(timers[name], min_run_time / rounds)
-            times[name] += measured
-            runs[name] += calls
-    rows = {name: _summary(times[name], threads, runs[name]) for name in functions}
-    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="function"))
-    table["ratio"] = table["median_ms"] / table["median_ms"].iloc[0]
-    return table[["median_ms", "iqr_ms", "ratio", "runs"]]
+        for name in list(arms)[:: -1 if turn % 2 else 1]:
+            arms[name].measure(min_run_time / rounds)
+    table = pd.DataFrame(
+        [arm.summary() for arm in arms.values()], index=pd.Index(arms, name="function")
+    )
+    times = table["cpu_ms" if threads == 1 else "median_ms"]
+    table["ratio"] = times / times.iloc[0]
+    return table[["median_ms", "iqr_ms", "cpu_ms", "ratio", "runs", "faults"]]
 
 
-def _timer(function: Callable[..., Any], inputs: tuple[Any, ...], threads: int) -> Timer:
-    # A frozen TorchScript module has no mode any more.
-    if isinstance(function, nn.Module) and getattr(function, "training", False):
-        raise ValueError(f"{type(function).__name__} is in training mode: call .eval() first")
+class _Clock:
+    """The clock of ``torch.utils.benchmark``; notes two counters before and after each block."""
+
+    def __init__(self) -> None:
+        from torch.utils.benchmark import timer  # not at the top: see ``_timer``
+
+        self.wall = timer  # waits for the GPU where there is one
+        self.notes: list[tuple[float, float]] = []  # CPU time in s, faults
+
+    def __call__(self) -> float:
+        if len(self.notes) % 2:  # the end of a block
+            now = self.wall()
+            self._note()
+            return now
+        self._note()  # before the wall clock is read, so that noting is not timed
+        return self.wall()
+
+    def _note(self) -> None:
+        self.notes.append((time.process_time(), _faults()))
+
+
+class _Arm:
+    """One function, and what each block of its calls has cost so far, per call."""
+
+    def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], threads: int) -> None:
+        # A frozen TorchScript module has no mode any more.
+        if isinstance(function, nn.Module) and getattr(function, "training", False):
+            raise ValueError(f"{type(function).__name__} is in training mode: call .eval() first")
+        keep_heap()
+        self.clock, self.threads, self.runs = _Clock(), threads, 0
+        self.timer = _timer(function, inputs, threads, self.clock)
+        self.blocks: list[np.ndarray] = []  # wall time in s, CPU time in s, faults
+
+    def measure(self, seconds: float) -> _Arm:
+        with torch.inference_mode():
+            block = self.timer.blocked_autorange(min_run_time=seconds)
+        # The notes before belong to the search for a block size, which also warms up.
+        notes = np.array(self.clock.notes[-2 * len(block.times) :])
+        costs = (notes[1::2] - notes[::2]) / block.number_per_run
+        self.blocks.append(np.column_stack([block.times, costs]))
+        self.runs += len(block.times) * block.number_per_run
+        return self
+
+    def summary(self) -> Latency:
+        wall, cpu, faults = np.concatenate(self.blocks).T
+        low, median, high = 1000 * np.percentile(wall, [25, 50, 75])
+        cpu_ms, faults = 1000 * np.median(cpu), np.median(faults)
+        return Latency(median, high - low, cpu_ms, self.runs, faults, self.threads)
+
+
+def _timer(
+    function: Callable[..., Any], inputs: tuple[Any, ...], threads: int, clock: _Clock
+) -> Timer:
+    # On import it looks for a CUDA toolkit, and where it finds one without a GPU it says so on
+    # stderr, with the toolkit's path: nothing that a reader of a notebook needs.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
     names = {"function": function, "inputs": inputs}
-    return Timer("function(*inputs)", globals=names, num_threads=threads)
+    return Timer("function(*inputs)", globals=names, num_threads=threads, timer=clock)
 
 
-def _measure(timer: Timer, seconds: float) -> tuple[list[float], int]:
-    """Times of one call in seconds, and the number of calls behind them."""
+def _faults() -> float:
+    return np.nan if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def operator_times(
+    model: nn.Module, example: torch.Tensor, threads: int = 1, runs: int = 10
+) -> pd.Series:
+    """Time that each of PyTorch's operators takes in one call, with PyTorch's profiler.
+
+    Time spent in operators that an operator calls is theirs, so that the sum is the time of the
+    call without the Python between.  Profiling adds about a microsecond an operator.
+
+    Args:
+        model: in evaluation mode; a TorchScript module too.
+        example: a real input, as for ``latency``.
+        threads: for PyTorch's operators; restored afterwards.
+        runs: how many calls are averaged, after one that does not count.
+
+    Returns:
+        Milliseconds (self CPU time), indexed by the operator's name, largest first.
+    """
+    keep_heap()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            model(example)
+            recorded = _profile(model, example, runs)
+    finally:
+        torch.set_num_threads(before)
+    times = {row.key: row.self_cpu_time_total / runs / 1000 for row in recorded.key_averages()}
+    series = pd.Series(times, name="self CPU ms", dtype=float).rename_axis("operator")
+    return series.sort_values(ascending=False)
+
+
+def count_operators(model: nn.Module, example: torch.Tensor) -> pd.Series:
+    """Count how often each of PyTorch's operators runs in one call, with PyTorch's profiler.
+
+    Operators that are called by others count as well: ``aten::max_pool2d`` on a quantized tensor
+    brings ``aten::quantized_max_pool2d`` along.
+
+    Returns:
+        int64 counts, indexed by the operator's name, most frequent first; names in order on ties.
+    """
     with torch.inference_mode():
-        measurement = timer.blocked_autorange(min_run_time=seconds)
-    return measurement.times, len(measurement.times) * measurement.number_per_run
+        recorded = _profile(model, example, runs=1)
+    names = pd.Series([event.name for event in recorded.events()], dtype=object)
+    return names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
 
 
-def _summary(times: list[float], threads: int, runs: int) -> Latency:
-    low, median, high = 1000 * np.percentile(times, [25, 50, 75])
-    return Latency(float(median), float(high - low), threads, runs)
+def _profile(model: nn.Module, example: torch.Tensor, runs: int) -> profile:
+    # The profiler's C++ part writes notes to stderr, which would land in notebooks; it reads this
+    # variable when it first runs.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        for _ in range(runs):
+            model(example)
+    return recorded
 
 
 def stored_bytes(model: nn.Module) -> int:
@@ -174,18 +334,3 @@ def _shape_recorder(shapes: dict[str, tuple[int, ...] | None], name: str) -> Cal
         shapes[name] = tuple(output.shape) if isinstance(output, torch.Tensor) else None
 
     return record
-
-
-def count_operators(model: nn.Module, example: torch.Tensor) -> pd.Series:
-    """Count how often each of PyTorch's operators runs in one call, with PyTorch's profiler.
-
-    Operators that are called by others count as well: ``aten::max_pool2d`` on a quantized tensor
-    brings ``aten::quantized_max_pool2d`` along.
-
-    Returns:
-        int64 counts, indexed by the operator's name, most frequent first; names in order on ties.
-    """
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as recorded:
-        model(example)
-    names = pd.Series([event.name for event in recorded.events()], dtype=object)
-    return names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
