@@ -1,11 +1,9 @@
 """Figures of the series, in one palette: ground truth, float and int8 never share a colour.
 
 Every function draws into matplotlib axes, or makes a figure and returns it; none calls
-`plt.show`. The colours are Okabe and Ito's, which stay apart for colour-blind readers; curves
+``plt.show``. The colours are Okabe and Ito's, which stay apart for colour-blind readers; curves
 differ in line style too.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
@@ -16,14 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from blaze_utils.detector.finding import Detections
-from blaze_utils.data.labels import FaceLabels
-from blaze_utils.measure.metrics import PrecisionRecall, SETTINGS, average_precision
+from blaze_utils.data import FaceLabels
+from blaze_utils.detector import Detections
+from blaze_utils.measure import SETTINGS, PrecisionRecall, average_precision
 
 TRUTH = "#009E73"  # bluish green
 FLOAT = "#0072B2"  # blue
 INT8 = "#D55E00"  # vermilion
 OTHER = "#7F7F7F"  # grey: whatever is none of the three
+PALE = "#DCE6F2"  # the area of what is drawn in blue
 LINE_STYLES = {"easy": "-", "medium": "--", "hard": ":"}
 # One colour for each landmark, in the order of FaceLabels.
 LANDMARK_COLOURS = ("#F0E442", "#F0E442", "#56B4E9", "#CC79A7", "#CC79A7")
@@ -45,31 +44,20 @@ def draw_boxes(
     style: str = "-",
 ) -> None:
     """Outline boxes [N, 4] (x1, y1, x2, y2 in pixels), with their scores if they are given."""
-    for number, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, float)):
-        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.5, ls=style)
-        ax.add_patch(outline)
-        if scores is not None:
-            label = {"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.8}
-            ax.text(
-                x1,
-                y1,
-                f"{scores[number]:.2f}",
-                color="white",
-                fontsize=7,
-                va="bottom",
-                bbox=label,
-                clip_on=True,
-            )
+    for x1, y1, x2, y2 in np.asarray(boxes, float):
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.5, ls=style))
+    paper = {"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.8}
+    ink = {"color": "white", "fontsize": 7, "va": "bottom", "clip_on": True, "bbox": paper}
+    for box, score in zip(boxes, [] if scores is None else scores, strict=False):
+        ax.text(box[0], box[1], f"{score:.2f}", **ink)
 
 
 def draw_landmarks(ax: Axes, landmarks: np.ndarray, size: float = 12) -> None:
-    """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, corners of the mouth
-    pink."""
+    """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, mouth pink."""
     points = np.asarray(landmarks, float)
+    style = {"s": size, "edgecolors": "black", "linewidths": 0.3, "zorder": 3}
     for index, colour in enumerate(LANDMARK_COLOURS):
-        ax.scatter(
-            *points[:, index].T, s=size, color=colour, edgecolors="black", linewidths=0.3, zorder=3
-        )
+        ax.scatter(*points[:, index].T, color=colour, **style)
 
 
 def draw_truth(ax: Axes, labels: FaceLabels, landmarks: bool = False) -> None:
@@ -87,7 +75,7 @@ def draw_detections(
     scores: bool = True,
     landmarks: bool = True,
 ) -> None:
-    """Draw the detections that score at least score_threshold: boxes, scores, landmarks."""
+    """Draw the detections that score at least ``score_threshold``: boxes, scores, landmarks."""
     keep = detections.scores >= score_threshold
     shown = detections.scores[keep].tolist() if scores else None
     draw_boxes(ax, detections.boxes[keep].numpy(), colour, shown)
@@ -105,10 +93,10 @@ def contact_sheet(
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in grid.flat:
         ax.axis("off")
-    for number, (ax, image) in enumerate(zip(grid.flat, images)):
-        ax.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    for number, (ax, image) in enumerate(zip(grid.flat, images, strict=False)):
+        show_image(ax, image)
         if labels is not None:
-            draw_boxes(ax, labels[number].boxes, TRUTH)
+            draw_truth(ax, labels[number])
     return figure
 
 
@@ -120,13 +108,8 @@ def plot_precision_recall(
         curve = curves[setting]
         label = f"{name}, {setting}: AP {average_precision(curve):.3f}"
         ax.plot(curve.recall, curve.precision, color=colour, ls=LINE_STYLES[setting], label=label)
-    ax.set(
-        xlabel="recall",
-        ylabel="precision",
-        xlim=(0, 1.01),
-        ylim=(0, 1.02),
-        title="Precision and recall",
-    )
+    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+    ax.set_title("Precision and recall")
     ax.legend(loc="lower left")
 
 
@@ -138,30 +121,16 @@ def draw_network(ax: Axes, outputs: Mapping[str, tuple[int, ...]], taps: Mapping
         taps: name of a layer and what leaves it there, drawn as an arrow with that text.
     """
     x = 0.0
+    arrow = {"arrowstyle": "<-", "color": OTHER}
     for name, (_, channels, height, width) in outputs.items():
         tall, wide = height**0.5, 0.6 + channels / 48
-        ax.add_patch(Rectangle((x, -tall / 2), wide, tall, fc="#DCE6F2", ec=FLOAT))
-        middle = x + wide / 2
+        middle, shape = x + wide / 2, f"{channels}×{height}×{width}"
+        ax.add_patch(Rectangle((x, -tall / 2), wide, tall, fc=PALE, ec=FLOAT))
         ax.text(middle, tall / 2 + 0.5, name, ha="center", va="bottom", fontsize=8, rotation=45)
-        ax.text(
-            middle,
-            0,
-            f"{channels}×{height}×{width}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            rotation=90,
-        )
+        ax.text(middle, 0, shape, ha="center", va="center", fontsize=7, rotation=90)
         if name in taps:
-            ax.annotate(
-                taps[name],
-                (middle, -tall / 2),
-                (middle, -12),
-                ha="center",
-                va="top",
-                fontsize=8,
-                arrowprops={"arrowstyle": "<-", "color": OTHER},
-            )
+            below = {"ha": "center", "va": "top", "fontsize": 8, "arrowprops": arrow}
+            ax.annotate(taps[name], (middle, -tall / 2), (middle, -12), **below)
         x += wide + 0.5
     ax.set(xlim=(-0.5, x), ylim=(-16, 13))
     ax.axis("off")

@@ -121,7 +121,9 @@ def widerface_ap(predictions: Predictions, ground_truth: Truth) -> dict[str, flo
     }
 
 
-def precision_recall(predictions: Predictions, ground_truth: Truth, setting: str) -> PrecisionRecall:
+def precision_recall(
+    predictions: Predictions, ground_truth: Truth, setting: str
+) -> PrecisionRecall:
     """The curve of 1000 points that ``widerface_ap`` takes the area of; same arguments and errors.
 
     ``setting`` is ``"easy"``, ``"medium"`` or ``"hard"``. Thresholds are normalised scores.
@@ -145,7 +147,7 @@ def ap_interval(
 
     Each resample draws as many images as there are, with repetition, and computes ``widerface_ap``
     on them; matches and normalised scores are those of the whole set. The interval holds the middle
-    95 % of the results (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+    95 % of the results (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13).
 
     Args:
         predictions, truth: as for ``widerface_ap``.
@@ -256,21 +258,17 @@ def _match(
     """
     if unknown := [name for name in predictions if name not in truths]:
         raise ValueError(f"predictions for {len(unknown)} unknown images, first {unknown[0]!r}")
-    found = [_array(predictions.get(name, np.empty((0, 5)))) for name in truths]
-    counts = [len(boxes) for boxes in truths.values()]
-    offsets = np.cumsum([0, *counts])
-    hits = [
-        np.where((best := _best_truth(rows[:, :4], boxes, iou_threshold)) >= 0, best + offset, -1)
-        for rows, boxes, offset in zip(found, truths.values(), offsets)
-    ]
-    scores = np.concatenate([np.empty(0), *(rows[:, 4] for rows in found)])
+    rows, hits, offset = [np.empty((0, 5))], [np.empty(0, int)], 0
+    for name, boxes in truths.items():
+        rows.append(_array(predictions.get(name, np.empty((0, 5)))))
+        hit = _best_truth(rows[-1][:, :4], boxes, iou_threshold)
+        hits.append(np.where(hit >= 0, hit + offset, -1))
+        offset += len(boxes)
+    scores = np.concatenate(rows)[:, 4]
+    images = np.repeat(np.arange(len(truths)), [len(found) for found in rows[1:]])
+    truth_images = np.repeat(np.arange(len(truths)), [len(boxes) for boxes in truths.values()])
     order = np.argsort(-scores, kind="stable")
-    return _Matches(
-        scores[order],
-        np.concatenate([np.empty(0, np.int64), *hits])[order],
-        np.repeat(np.arange(len(found)), [len(rows) for rows in found])[order],
-        np.repeat(np.arange(len(found)), counts),
-    )
+    return _Matches(scores[order], np.concatenate(hits)[order], images[order], truth_images)
 
 
 def _best_truth(boxes: np.ndarray, truths: np.ndarray, iou_threshold: float) -> np.ndarray:
@@ -295,9 +293,7 @@ def _curve(matches: _Matches, wanted: np.ndarray, thresholds: np.ndarray) -> Pre
     """Precision and recall of the detections with ``score >= threshold``, for each threshold."""
     # How many detections reach each threshold, then two counts among that many first ones.
     reached = np.searchsorted(-matches.scores, -thresholds, side="right")
-    found, counted = (
-        np.append(0, np.cumsum(mask))[reached] for mask in _verdicts(matches, wanted)
-    )
+    found, counted = (np.append(0, np.cumsum(mask))[reached] for mask in _verdicts(matches, wanted))
     return PrecisionRecall(*_rates(found, counted, wanted.sum()), thresholds)
 
 

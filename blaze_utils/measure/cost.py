@@ -14,7 +14,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,16 +29,13 @@ try:
 except ImportError:  # Windows does not count page faults in this way
     resource = None
 
-if TYPE_CHECKING:
-    from torch.utils.benchmark import Timer
-
 
 class Latency(NamedTuple):
     """Time of one call in milliseconds, over ``runs`` calls with ``threads`` threads.
 
-    ``median_ms`` and ``iqr_ms`` (interquartile range) are of wall time, ``cpu_ms`` is the median of
-    the processor's time, summed over its threads; ``faults`` is the median number of page faults a
-    call, NaN on Windows.
+    ``median_ms`` and ``iqr_ms`` (interquartile range) are of wall time. ``cpu_ms`` is the time of
+    the processor, all threads together: its mean, as Windows tells it in steps of 15.6 ms.
+    ``faults`` is the median number of page faults (NaN on Windows, which does not count them).
     """
 
     median_ms: float
@@ -51,10 +49,10 @@ class Latency(NamedTuple):
 def keep_heap() -> bool:
     """Let the process keep the memory that it frees; whether that could be done.
 
-    By default glibc gives the large blocks at the end of the heap back to the kernel.  A network
+    By default glibc gives the large blocks at the end of the heap back to the kernel. A network
     frees each feature map once it is used, and asks for the next one at once: the kernel hands out
-    fresh pages, zeroed, one page fault each.  Blaze at 640x480 in float has 5,000 to 19,000 of
-    them a call, a quarter to a third of its time, and how many depends on what ran before.  With
+    fresh pages, zeroed, one page fault each. Blaze at 640x480 in float has 5,000 to 19,000 of
+    them a call, a quarter to a third of its time, and how many depends on what ran before. With
     these settings it has none (median; measured with glibc 2.36)::
 
         M_TRIM_THRESHOLD = -1        never give the end of the heap back (-1 switches this off)
@@ -62,7 +60,7 @@ def keep_heap() -> bool:
                                      that older versions take through ``mallopt``)
 
     Both are needed: to set either one stops glibc from adapting the other, and a block above the
-    second threshold is always given back.  ``M_TOP_PAD`` was tried and adds nothing.
+    second threshold is always given back. ``M_TOP_PAD`` was tried and adds nothing.
 
     Does nothing and returns False where the C library is another one (musl, macOS, Windows).
     Cannot be undone: a process never gets its adapting thresholds back.
@@ -79,7 +77,7 @@ def page_faults(function: Callable[..., Any], *inputs: Any) -> int | None:
     """How often one call of ``function(*inputs)`` had to wait for a page of memory.
 
     Counts the faults without disk access of the whole process, with ``getrusage``, in the second of
-    two calls; without gradients.  The heap stays as it is: call ``keep_heap`` before to compare.
+    two calls; without gradients. The heap stays as it is: call ``keep_heap`` before to compare.
 
     Returns:
         The number, or None on Windows, which does not count them in this way.
@@ -96,12 +94,12 @@ def latency(
 ) -> Latency:
     """Measure how long ``function(*inputs)`` takes, with ``torch.utils.benchmark``.
 
-    Runs without gradients, after ``keep_heap()``; waits for the GPU where there is one.  Short
+    Runs without gradients, after ``keep_heap()``; waits for the GPU where there is one. Short
     calls are timed in blocks, and the interquartile range is then that of the blocks' means.
 
     Args:
         function: a model in evaluation mode, or any callable.
-        inputs: real ones.  Time depends on the data: max pooling is faster on zeros.
+        inputs: real ones. Time depends on the data: max pooling is faster on zeros.
         threads: for PyTorch's operators, restored afterwards; OpenCV and numpy keep their own.
         min_run_time: seconds to go on measuring, after a first call that does not count.
 
@@ -131,8 +129,8 @@ def compare(
 
     Returns:
         One row per function, in the order given, indexed by name: ``median_ms``, ``iqr_ms``,
-        ``cpu_ms``, ``ratio``, ``runs`` and ``faults``, as in ``Latency``.  ``ratio`` is the time
-        over that of the first function, below 1: faster.  With one thread it is of CPU time, which
+        ``cpu_ms``, ``ratio``, ``runs`` and ``faults``, as in ``Latency``. ``ratio`` is the time
+        over that of the first function, below 1: faster. With one thread it is of CPU time, which
         other programs on the machine disturb least; with more it is of wall time, as threads that
         wait for each other also spend CPU time, and what one waits for is the wall time.
 
@@ -157,9 +155,7 @@ class _Clock:
     """The clock of ``torch.utils.benchmark``; notes two counters before and after each block."""
 
     def __init__(self) -> None:
-        from torch.utils.benchmark import timer  # not at the top: see ``_timer``
-
-        self.wall = timer  # waits for the GPU where there is one
+        self.wall = _benchmark().timer  # waits for the GPU where there is one
         self.notes: list[tuple[float, float]] = []  # CPU time in s, faults
 
     def __call__(self) -> float:
@@ -175,7 +171,7 @@ class _Clock:
 
 
 class _Arm:
-    """One function, and what each block of its calls has cost so far, per call."""
+    """One function, and what its calls have cost so far."""
 
     def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], threads: int) -> None:
         # A frozen TorchScript module has no mode any more.
@@ -183,36 +179,38 @@ class _Arm:
             raise ValueError(f"{type(function).__name__} is in training mode: call .eval() first")
         keep_heap()
         self.clock, self.threads, self.runs = _Clock(), threads, 0
-        self.timer = _timer(function, inputs, threads, self.clock)
-        self.blocks: list[np.ndarray] = []  # wall time in s, CPU time in s, faults
+        self.timer = _benchmark().Timer(
+            "function(*inputs)",
+            globals={"function": function, "inputs": inputs},
+            num_threads=threads,
+            timer=self.clock,
+        )
+        self.blocks: list[np.ndarray] = []  # per call: wall time in s, CPU time in s, faults
 
     def measure(self, seconds: float) -> _Arm:
         with torch.inference_mode():
-            block = self.timer.blocked_autorange(min_run_time=seconds)
-        # The notes before belong to the search for a block size, which also warms up.
-        notes = np.array(self.clock.notes[-2 * len(block.times) :])
-        costs = (notes[1::2] - notes[::2]) / block.number_per_run
-        self.blocks.append(np.column_stack([block.times, costs]))
-        self.runs += len(block.times) * block.number_per_run
+            blocks = self.timer.blocked_autorange(min_run_time=seconds)
+        # The notes before these belong to the search for a block size, which also warms up.
+        notes = np.array(self.clock.notes[-2 * len(blocks.times) :])
+        costs = (notes[1::2] - notes[::2]) / blocks.number_per_run
+        self.blocks.append(np.column_stack([blocks.times, costs]))
+        self.runs += len(blocks.times) * blocks.number_per_run
         return self
 
     def summary(self) -> Latency:
         wall, cpu, faults = np.concatenate(self.blocks).T
-        low, median, high = 1000 * np.percentile(wall, [25, 50, 75])
-        cpu_ms, faults = 1000 * np.median(cpu), np.median(faults)
+        low, median, high = (1000 * np.percentile(wall, [25, 50, 75])).tolist()
+        cpu_ms, faults = 1000 * float(cpu.mean()), float(np.median(faults))
         return Latency(median, high - low, cpu_ms, self.runs, faults, self.threads)
 
 
-def _timer(
-    function: Callable[..., Any], inputs: tuple[Any, ...], threads: int, clock: _Clock
-) -> Timer:
+def _benchmark() -> ModuleType:
     # On import it looks for a CUDA toolkit, and where it finds one without a GPU it says so on
     # stderr, with the toolkit's path: nothing that a reader of a notebook needs.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer
+    from torch.utils import benchmark
 
-    names = {"function": function, "inputs": inputs}
-    return Timer("function(*inputs)", globals=names, num_threads=threads, timer=clock)
+    return benchmark
 
 
 def _faults() -> float:
@@ -225,7 +223,7 @@ def operator_times(
     """Time that each of PyTorch's operators takes in one call, with PyTorch's profiler.
 
     Time spent in operators that an operator calls is theirs, so that the sum is the time of the
-    call without the Python between.  Profiling adds about a microsecond an operator.
+    call without the Python between. Profiling adds about a microsecond an operator.
 
     Args:
         model: in evaluation mode; a TorchScript module too.
@@ -288,7 +286,7 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> pd.DataFrame:
     A module's count includes its children's, also where the model calls only these, as with a list
     of modules; the model itself is the row with the empty name.
     Only products in convolutions and matrix multiplications count, as is usual: no batch norm, no
-    bias, no activation.  Float models only: the counter does not know the int8 operators.
+    bias, no activation. Float models only: the counter does not know the int8 operators.
 
     Args:
         example: the input, of any batch size.

@@ -1,16 +1,15 @@
 """How far a quantized network's numbers are from float's: signal-to-quantization-noise ratios.
 
 SQNR = 10 log10(sum(x**2) / sum((x - y)**2)) decibels for a float tensor x and its quantized
-counterpart y: 0 dB is an error as large as the signal, 20 dB one of a tenth, 40 dB one of a hundredth.
-It sees changes long before average precision does.
+counterpart y: at 0 dB the error is as large as the signal, at 20 dB a tenth, at 40 dB a hundredth.
+It sees changes long before average precision does. Over several tensors the two sums go on.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -18,36 +17,12 @@ from torch import Tensor, nn
 HEADS = ("loc", "conf", "landm")
 
 
-class Sqnr:
-    """An SQNR over tensors that come one after the other; ``float(ratio)`` is the decibels so far.
-
-    Infinite where nothing differs, NaN before the first tensor.
-    """
-
-    def __init__(self) -> None:
-        self.signal = self.noise = 0.0
-
-    def add(self, reference: Tensor, other: Tensor) -> Sqnr:
-        """Take in a float tensor and its counterpart of the same shape, float or quantized."""
-        if reference.shape != other.shape:
-            raise ValueError(
-                f"cannot compare {list(reference.shape)} with {list(other.shape)}: expected tensors "
-                "of one shape"
-            )
-        x, y = (t.dequantize() if t.is_quantized else t for t in (reference, other))
-        self.signal += float(x.double().square().sum())
-        self.noise += float((x.double() - y.double()).square().sum())
-        return self
-
-    def __float__(self) -> float:
-        if self.noise == 0:
-            return math.inf if self.signal else math.nan
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
-
-
 def sqnr(reference: Tensor, other: Tensor) -> float:
-    """SQNR of one tensor in decibels; ValueError if the shapes differ."""
-    return float(Sqnr().add(reference, other))
+    """SQNR of one tensor in decibels: infinite where nothing differs, NaN where both are 0.
+
+    Both may be float or quantized. ValueError if the shapes differ.
+    """
+    return _decibels(_sums(reference, other))
 
 
 def head_sqnr(reference: nn.Module, other: nn.Module, inputs: Iterable[Tensor]) -> pd.Series:
@@ -56,14 +31,14 @@ def head_sqnr(reference: nn.Module, other: nn.Module, inputs: Iterable[Tensor]) 
     Args:
         reference: the float model; both are in evaluation mode.
         other: the same network, quantized or fake-quantized.
-        inputs: network inputs, float32 [N, 3, H, W], as ``detect.preprocess`` makes them.
+        inputs: network inputs, float32 [N, 3, H, W], as ``preprocess`` makes them.
     """
-    ratios = {head: Sqnr() for head in HEADS}
+    sums = {head: np.zeros(2) for head in HEADS}
     with torch.inference_mode():
         for x in inputs:
-            for ratio, exact, rounded in zip(ratios.values(), reference(x), other(x)):
-                ratio.add(exact, rounded)
-    return pd.Series({head: float(ratio) for head, ratio in ratios.items()}, name="SQNR in dB")
+            for head, exact, rounded in zip(HEADS, reference(x), other(x), strict=True):
+                sums[head] += _sums(exact, rounded)
+    return pd.Series({head: _decibels(pair) for head, pair in sums.items()}, name="SQNR in dB")
 
 
 def layer_sqnr(reference: nn.Module, other: nn.Module, inputs: Iterable[Tensor]) -> pd.Series:
@@ -77,37 +52,45 @@ def layer_sqnr(reference: nn.Module, other: nn.Module, inputs: Iterable[Tensor])
         Indexed by dotted name, for the modules of both that return one tensor; those that only pass
         their input on (``Identity``, and containers) are left out.
     """
-    ratios: dict[str, Sqnr] = {}
+    sums: dict[str, np.ndarray] = {}
     with _outputs(reference) as exact, _outputs(other) as rounded, torch.inference_mode():
         for x in inputs:
             reference(x)
             other(x)
             for name in rounded:
                 if name in exact:
-                    ratios.setdefault(name, Sqnr()).add(exact[name], rounded[name])
-    return pd.Series({name: float(ratio) for name, ratio in ratios.items()}, name="SQNR in dB")
+                    sums[name] = sums.get(name, 0) + _sums(exact[name], rounded[name])
+    return pd.Series({name: _decibels(pair) for name, pair in sums.items()}, name="SQNR in dB")
 
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
+def _sums(reference: Tensor, other: Tensor) -> np.ndarray:
+    """The sums of squares of the signal and of the noise."""
+    if reference.shape != other.shape:
+        raise ValueError(f"cannot compare {list(reference.shape)} with {list(other.shape)}")
+    x, y = ((t.dequantize() if t.is_quantized else t).double() for t in (reference, other))
+    return np.array([x.square().sum().item(), (x - y).square().sum().item()])
+
+
+def _decibels(sums: np.ndarray) -> float:
+    signal, noise = sums
+    if noise == 0:
+        return math.inf if signal else math.nan
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 @contextmanager
-def _outputs(model: nn.Module):
+def _outputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """The outputs of a model's modules while it runs: dotted name -> tensor, of the last call."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                outputs[name] = output
-
-        return hook
+    def keep(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = output
 
     hooks = [
-        module.register_forward_hook(keep(name))
+        module.register_forward_hook(lambda m, x, output, name=name: keep(name, output))
         for name, module in model.named_modules()
-        # Fused modules are Sequentials as well, but do the work themselves.
-        if name and type(module) not in _CONTAINERS and _is_observed(name, model)
+        if name and _is_layer(name, module, model)
     ]
     try:
         yield outputs
@@ -116,8 +99,11 @@ def _outputs(model: nn.Module):
             hook.remove()
 
 
-def _is_observed(name: str, model: nn.Module) -> bool:
-    """Whether a module is a layer of the network itself, not a part of a fused one or an observer."""
+def _is_layer(name: str, module: nn.Module, model: nn.Module) -> bool:
+    """Whether a module does work of its own: no container, no observer, no part of a fused one."""
+    # Fused modules are Sequentials as well, but of a class below it.
+    if type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity):
+        return False
     parent = model.get_submodule(name.rpartition(".")[0])
     fused = isinstance(parent, nn.Sequential) and type(parent) is not nn.Sequential
     return not fused and "post_process" not in name and "fake_quant" not in name
