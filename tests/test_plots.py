@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from blaze_utils import plots
 from blaze_utils.detector.finding import Detections
-from blaze_utils.data.labels import FaceLabels
+from blaze_utils.data import FaceLabels
 from blaze_utils.measure.metrics import PrecisionRecall
 
 

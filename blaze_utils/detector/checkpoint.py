@@ -1,87 +1,32 @@
-"""Store and load models, float and int8, safely: nothing in a file is run.
+"""Store and load float models: weights alone, whose file cannot run anything.
 
-A float checkpoint is what ``torch.save(model.state_dict(), path)`` writes. Two habits of published
-checkpoints are understood: keys that start with ``module.`` (trained with ``nn.DataParallel``), and
-a dict that holds the weights under ``state_dict``. An int8 model has a compact file of its own
-kind, see ``int8_file``.
+``save_float`` writes what ``torch.save(model.state_dict(), path)`` does. ``load_float`` also takes
+what others write: safetensors, weights one level down (``{"model_state_dict": ...}``), and names
+with whatever a wrapper put before them (``module.``, ``_orig_mod.``). Int8 models have a file of
+their own kind, see ``blaze_utils.int8``.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from blaze_utils.data import what_is
 from blaze_utils.detector.model import Blaze
-from blaze_utils.detector.storage import CheckpointError, load_tensors, save_tensors
 
-__all__ = ["CheckpointError", "load_float", "save_float"]
-
-PREFIX = "module."
-
-SHOWN = 3
-"""So many keys that do not fit are named in an error message."""
+CHECKPOINT = "a PyTorch checkpoint"
+OUR_INT8 = "blaze_utils int8"  # how the metadata of ``save_int8`` begin
+SHOWN = 3  # names in an error message
 
 
-def _weights(stored: object, path: Path) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, without wrapper and prefix."""
-    if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
-        stored = stored["state_dict"]
-    if not isinstance(stored, Mapping) or not stored:
-        raise CheckpointError(f"{path}: holds no weights (expected a dict of named tensors)")
-    for key, value in stored.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {key!r}: {type(value).__name__} is no named tensor")
-    if all(key.startswith(PREFIX) for key in stored):
-        return {key[len(PREFIX):]: value for key, value in stored.items()}
-    return dict(stored)
-
-
-def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the weights found from fitting, in the order of the model, then of the file."""
-
-    def shape(tensors: Mapping[str, Tensor], key: str) -> str:
-        return str(list(tensors[key].shape)) if key in tensors else "nothing"
-
-    keys = [*wanted, *(key for key in found if key not in wanted)]
-    return [
-        f"{key}: the network has {shape(wanted, key)}, the file {shape(found, key)}"
-        for key in keys
-        if shape(wanted, key) != shape(found, key)
-    ]
-
-
-def load_float(path: str | Path, model_factory: Callable[[], nn.Module] = Blaze) -> nn.Module:
-    """Build a float model and fill it with stored weights.
-
-    Args:
-        path: a checkpoint: ours or the one published at https://github.com/zineos/blazeface.
-        model_factory: gives the model to fill, for instance ``Blaze`` or a subclass.
-
-    Returns:
-        The model on the CPU, in evaluation mode. Every weight comes from the file.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, a pickle that could run code (which is
-            refused, not run), without weights, of a network with other keys or shapes (the first
-            differences are named), or holds weights that are NaN or infinite.
-    """
-    path = Path(path)
-    weights = _weights(load_tensors(path), path)
-    model = model_factory()
-    wrong = _differences(model.state_dict(), weights)
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise CheckpointError(
-            f"{path}: not the weights of {type(model).__name__}: {'; '.join(wrong[:SHOWN])}{more}"
-        )
-    for key, value in weights.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {key} holds NaN or infinite values")
-    model.load_state_dict(weights)
-    return model.eval()
+class CheckpointError(ValueError):
+    """A stored model that cannot be used; the message names the file and says why."""
 
 
 def save_float(model: nn.Module, path: str | Path) -> None:
@@ -94,4 +39,173 @@ def save_float(model: nn.Module, path: str | Path) -> None:
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
-    save_tensors(weights, path)
+    part = Path(f"{path}.part")
+    try:
+        with part.open("wb") as file:  # given a path, torch would write its name into the file
+            torch.save(weights, file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_float(path: str | Path, model_factory: Callable[[], nn.Module] = Blaze) -> nn.Module:
+    """Build a float model and fill it with stored weights.
+
+    A prefix that all names share is taken off; if the file holds no weights at its top, they are
+    looked for one level down. Missing ``num_batches_tracked`` are 0, as in PyTorch. If several sets
+    of weights in the file fit, a warning says which one was taken.
+
+    Args:
+        path: a checkpoint: ours, the one published at https://github.com/zineos/blazeface, or any
+            other ``.pth`` or ``.safetensors`` file of this network.
+        model_factory: gives the model to fill, for instance ``Blaze`` or a subclass.
+
+    Returns:
+        The model on the CPU, in evaluation mode. Every weight comes from the file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another kind (which is named), a pickle
+            that could run code (which is refused, not run), without weights, of a network with
+            other names or shapes (the first are shown), or holds NaN or infinite weights.
+    """
+    model = model_factory()
+    weights = _fitting(_read(Path(path)), model, path)
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _kind(path: Path) -> str:
+    """What a file is; of a zip archive, what lies in it tells."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: " + ("a folder" if path.is_dir() else "no such file"))
+    kind = what_is(path)
+    if kind != "a zip archive":
+        return kind
+    if not zipfile.is_zipfile(path):
+        return "a zip archive, as torch.save writes it, that is damaged or cut short"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    insides = {
+        r"/code/|constants\.pkl$": "a TorchScript program, which holds code",
+        r"archive_format$": "a program of torch.export",
+        r"data\.pkl$": CHECKPOINT,
+        r"\.npy$": "NumPy arrays (.npz)",
+    }
+    found = (kind for inside, kind in insides.items() if re.search(inside, "\n".join(names), re.M))
+    return next(found, f"a zip archive without weights (in it: {_some(names)})")
+
+
+def _read(path: Path) -> object:
+    """What a file holds, read without running any of it."""
+    kind = _kind(path)
+    try:
+        if kind in (CHECKPOINT, "a Python pickle"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        if kind == "a safetensors file":
+            with safe_open(path, "pt") as file:
+                if not any(key.startswith(OUR_INT8) for key in file.metadata() or {}):
+                    return {name: file.get_tensor(name) for name in file.keys()}
+            kind = "an int8 model, which load_int8 reads"
+    # Given damaged bytes, the readers raise errors of nearly any class.
+    except Exception as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and asked:
+            raise CheckpointError(
+                f"{path}: refused: it holds Python objects ({asked[1]}), as a whole pickled model "
+                "does, and loading them could run code. Where it was made, store "
+                "model.state_dict() alone"
+            ) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise CheckpointError(f"{path}: {kind}, but damaged or cut short ({reason})") from error
+    raise CheckpointError(f"{path}: {kind}; expected a PyTorch checkpoint or a safetensors file")
+
+
+def _weight_sets(stored: object, path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """Every dict of tensors in a file, at its top ("") or one level down, by its place."""
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(stored).__name__}, expected named tensors")
+    places = {"": stored, **{k: v for k, v in stored.items() if isinstance(v, Mapping)}}
+    sets = {
+        place: {
+            # torch.compile puts this in the middle too, where only a part was compiled.
+            str(name).replace("_orig_mod.", ""): value
+            for name, value in content.items()
+            if isinstance(value, Tensor)
+        }
+        for place, content in places.items()
+    }
+    sets = {place: tensors for place, tensors in sets.items() if tensors}
+    if not sets:
+        raise CheckpointError(f"{path}: holds no weights (in it: {_some(stored) or 'nothing'})")
+    return sets
+
+
+def _fitting(stored: object, model: nn.Module, path: str | Path) -> dict[str, Tensor]:
+    """The weights among what a file holds that fit a model, under the model's own names."""
+    wanted = model.state_dict()
+    first = next(iter(wanted))
+    options = {}
+    for place, found in _weight_sets(stored, path).items():
+        # What a wrapper put before the network's first name, and so before all.
+        starts = [name.removesuffix(first) for name in found if name.endswith(f".{first}")]
+        for start in ("", *starts):
+            inside = {k[len(start) :]: v for k, v in found.items() if k.startswith(start)}
+            options[f"{place or 'top'}: {start}*"] = inside, found
+    fits = [key for key, (inside, _) in options.items() if not _wrong(wanted, inside)]
+    if not fits:
+        closest = min(options.values(), key=lambda option: len(_wrong(wanted, option[0])))
+        reason = _explain(wanted, *closest)
+        raise CheckpointError(f"{path}: not the weights of {type(model).__name__}: {reason}")
+    if len(fits) > 1:
+        message = f"{path}: of several sets of weights that fit, the first is taken: {fits}"
+        warnings.warn(message, stacklevel=3)
+    return {**wanted, **options[fits[0]][0]}
+
+
+def _wrong(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """The names that are missing, unknown, or of another shape or kind of number."""
+
+    def fits(name: str) -> bool:
+        if name not in wanted or name not in found:
+            return name in wanted and name.endswith("num_batches_tracked")
+        ours, theirs = wanted[name], found[name]
+        return ours.shape == theirs.shape and ours.is_floating_point() <= theirs.is_floating_point()
+
+    return [name for name in dict.fromkeys([*wanted, *found]) if not fits(name)]
+
+
+def _explain(
+    wanted: Mapping[str, Tensor], inside: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> str:
+    """Say how weights differ from the network's; ``inside`` is ``found`` without its prefix."""
+    wrong = _wrong(wanted, inside)
+    missing = [name for name in wrong if name not in inside]
+    unknown = [name for name in wrong if name not in wanted]
+    if any(value.is_quantized for value in found.values()):
+        return "they are int8, of a converted model"
+    if missing:
+        return (
+            f"{len(missing)} of its {len(wanted)} names are missing ({_some(missing)}); "
+            f"the file has {len(found)} ({_some(unknown or found)})"
+        )
+    if unknown:
+        return f"{len(unknown)} names of the file are unknown ({_some(unknown)})"
+    forms = [
+        f"{name}: the network has {_form(wanted[name])}, the file {_form(inside[name])}"
+        for name in wrong
+    ]
+    return _some(forms, "; ")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _some(names: Iterable[object], separator: str = ", ") -> str:
+    """The first names of many, and how many more there are."""
+    names = [str(name) for name in names]
+    more = f"{separator}and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return separator.join(names[:SHOWN]) + more

@@ -1,5 +1,4 @@
 """From an image to its faces: preprocessing, the network, decoding, non-maximum suppression."""
-from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.ops import clip_boxes_to_image, nms
+from tqdm import tqdm
 
 from blaze_utils.detector.anchors import decode_boxes, decode_landmarks, prior_boxes
 from blaze_utils.detector.model import MEAN_BGR, SIZE_MULTIPLE
-from blaze_utils.progress import tqdm
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +53,13 @@ def preprocess(image: np.ndarray, long_side: int | None = 640) -> tuple[Tensor, 
     Raises:
         ValueError: the image is of another type or shape or has no pixels; ``long_side`` below 1.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 \
-            or image.shape[2] != 3 or image.size == 0:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or image.size == 0
+    ):
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise ValueError(f"image: expected a uint8 array [H, W, 3] (BGR), got {found}")
     if long_side is not None and long_side < 1:
@@ -114,21 +118,19 @@ def predict(
     long_side: int | None = 640,
     score_threshold: float = 0.02,
     nms_threshold: float = 0.4,
-    progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """Detect the faces in every image of a data set.
 
     Args:
-        model, long_side, score_threshold, nms_threshold: as for ``detect.detect``.
+        model, long_side, score_threshold, nms_threshold: as for ``detect``.
         dataset: gives ``Sample`` objects; their labels are not looked at.
-        progress: whether to show a progress bar.
 
     Returns:
         Name of the image -> float32 [N, 5], x1, y1, x2, y2, score, scores falling: what
         ``metrics`` takes.
     """
     predictions = {}
-    for index in tqdm(range(len(dataset)), "detecting", unit="image", disable=not progress):
+    for index in tqdm(range(len(dataset)), "detecting", unit="image"):
         sample = dataset[index]
         found = detect(model, sample.image, long_side, score_threshold, nms_threshold)
         rows = torch.cat([found.boxes, found.scores[:, None]], dim=1)

@@ -5,7 +5,7 @@ heads of RetinaFace), which the article quantizes. Module names, the spelling ``
 included, and so the keys of ``state_dict()`` are the same as there: its weights load strictly.
 
 Two seams serve a quantizable subclass, after torchvision's convention: ``Blaze(block=...)`` says
-which block class to build from, and the body of the forward pass is ``Blaze._forward_impl``.
+which block class to build from, and the body of the forward pass is ``Blaze.maps``.
 """
 
 from __future__ import annotations
@@ -104,33 +104,18 @@ class BlazeBlock(nn.Module):
         return self.actvation(h + x)
 
 
-@torch.fx.wrap  # a leaf for torch.fx, which cannot trace through a comparison
-def check_size(x: Tensor) -> Tensor:
-    """Return ``x`` [N, 3, H, W] as it is; ValueError where a size does not fit the network."""
-    if torch.jit.is_tracing():  # a trace would keep the answer for the size that it was made with
-        return x
-    if x.dim() != 4 or x.shape[1] != 3:
-        raise ValueError(f"the network takes [N, 3, H, W], got {list(x.shape)}")
-    height, width = x.shape[2:]
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height or not width:
-        raise ValueError(
-            f"height and width must be multiples of {SIZE_MULTIPLE} (pad the image), "
-            f"got {height} x {width}"
-        )
-    return x
-
-
 def join_heads(maps: HeadMaps) -> tuple[Tensor, Tensor, Tensor]:
     """Put the feature maps of the heads into lists of predictions, one row a prior box.
 
     Args:
         maps: for loc, conf and landm one tensor ``[N, priors * values, H / stride, W / stride]`` a
-            stride, as ``Blaze._forward_impl`` gives them.
+            stride, as ``Blaze.maps`` gives them.
 
     Returns:
         loc ``[N, P, 4]``, conf ``[N, P, 2]``, landm ``[N, P, 10]``, in the order of
         ``prior_boxes``: stride 8 first, then rows, columns, sizes.
     """
+
     def join(levels: list[Tensor], values: int) -> Tensor:
         rows = [m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, values) for m in levels]
         return torch.cat(rows, dim=1)
@@ -152,9 +137,6 @@ class Blaze(nn.Module):
 
     Args:
         block: the class of the residual blocks, ``BlazeBlock`` or a subclass.
-
-    Raises:
-        ValueError: in forward, for an input of another shape.
     """
 
     def __init__(self, block: type[BlazeBlock] = BlazeBlock) -> None:
@@ -179,7 +161,7 @@ class Blaze(nn.Module):
         self.conf = _heads(2)
         self.landm = _heads(10)
 
-    def _forward_impl(self, x: Tensor) -> HeadMaps:
+    def maps(self, x: Tensor) -> HeadMaps:
         """The layers alone, all that a quantized model computes in int8; see ``join_heads``."""
         x = self.conv4(self.conv3(self.conv2(self.conv1(x))))
         stride8 = self.conv9(self.conv8(self.conv7(self.conv6(self.conv5(x)))))
@@ -192,4 +174,4 @@ class Blaze(nn.Module):
         return predict(self.loc), predict(self.conf), predict(self.landm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return join_heads(self._forward_impl(check_size(x)))
+        return join_heads(self.maps(x))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub, fuse_modules, fuse_modules_qat
 
-from blaze_utils.detector.model import Blaze, BlazeBlock, check_size, join_heads
+from blaze_utils.detector.model import Blaze, BlazeBlock, join_heads
 
 
 def _fuse(module: nn.Module, groups: list[list[str]], is_qat: bool | None) -> None:
@@ -73,7 +73,7 @@ class QuantizableBlaze(Blaze):
         self.dequant = DeQuantStub()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        maps = self._forward_impl(self.quant(check_size(x)))
+        maps = self.maps(self.quant(x))
         loc, conf, landm = ([self.dequant(level) for level in head] for head in maps)
         return join_heads((loc, conf, landm))
 

@@ -114,7 +114,7 @@ class _Maps(nn.Module):
         self.train(model.training)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        loc, conf, landm = self.model._forward_impl(x)
+        loc, conf, landm = self.model.maps(x)
         return (*loc, *conf, *landm)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from blaze_utils import standalone
 from blaze_utils.int8 import export, runtimes
 from blaze_utils.detector.checkpoint import load_float
-from blaze_utils.data.datasets import FaceFolder
+from blaze_utils.data import FaceFolder
 from blaze_utils.detector.finding import detect, preprocess
 from blaze_utils.detector.model import join_heads
 from blaze_utils.measure.sqnr import head_sqnr
@@ -32,14 +32,14 @@ class Tiny(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(8, priors * values, 1)
                                    for values in (4, 2, 10) for priors in (2, 6))
 
-    def _forward_impl(self, x):
+    def maps(self, x):
         low = self.stride8(x)
         features = (low, self.stride16(low)) * 3
         maps = [head(feature) for head, feature in zip(self.heads, features)]
         return maps[0:2], maps[2:4], maps[4:6]
 
     def forward(self, x):
-        return join_heads(self._forward_impl(x))
+        return join_heads(self.maps(x))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_the_standalone_input_is_the_packages(detector):
 
 
 def test_the_standalone_join_is_the_packages(tiny):
-    maps = [m for head in tiny._forward_impl(images()[0]) for m in head]
+    maps = [m for head in tiny.maps(images()[0]) for m in head]
     joined = standalone.join([m.detach().numpy() for m in maps])
     for exact, found in zip(tiny(images()[0]), joined):
         np.testing.assert_array_equal(found, exact.detach().numpy())

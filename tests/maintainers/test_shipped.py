@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 
 from blaze_utils.__main__ import CHECKPOINT
 from blaze_utils.detector.checkpoint import load_float
-from blaze_utils.data.datasets import FaceFolder, read_image
+from blaze_utils.data import FaceFolder, read_image
 from blaze_utils.detector.finding import detect
 from blaze_utils.measure.evaluation import evaluate
 from maintainers.scenes import draw_scene

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from blaze_utils.detector.anchors import encode_boxes, prior_boxes
-from blaze_utils.data.datasets import Sample
+from blaze_utils.data import Sample
 from blaze_utils.detector import predict
 from blaze_utils.measure.evaluation import evaluate, ground_truth
-from blaze_utils.data.labels import FaceLabels
+from blaze_utils.data import FaceLabels
 
 FACE = (8.0, 8.0, 48.0, 56.0)
 SMALL = (30.0, 40.0, 33.0, 43.0)
