@@ -1,10 +1,9 @@
 """One line each for the mistakes in quantization that raise no error.
 
-Notebook 08 shows every one of them with its symptom. A check returns None if all is well and raises
-``CheckError`` otherwise; the message names the modules and says what to do.
+This file imports nothing but PyTorch: copy it into a project of your own. Notebook 08 shows every
+mistake with its symptom. A check returns None if all is well and raises ``CheckError`` otherwise;
+the message names the modules and says what to do. ``diagnose`` uses the same functions.
 """
-
-from __future__ import annotations
 
 import copy
 from collections import Counter
@@ -16,31 +15,61 @@ from torch.ao.nn import quantized as nnq
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.nn.quantized.modules.utils import WeightedQuantizedModule
 from torch.ao.quantization import DeQuantStub, FakeQuantizeBase, ObserverBase
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 SHOWN = 3
 """So many modules are named in a message."""
 
-SATURATING_ENGINES = ("x86", "fbgemm", "onednn")
-"""Engines that, on an x86 processor without VNNI, add pairs of products in 16 bits."""
+WRONG = 1e-3
+"""So large a share of a kernel's results may be more than one step beside exact arithmetic: ties
+and orders of summation account for less than one in a thousand, on every engine that we tried."""
 
 SHAREABLE = (
     DeQuantStub, nnq.DeQuantize, nn.Flatten, nn.Dropout, nn.Upsample, nn.PixelShuffle,
     nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-)
+)  # fmt: skip
 """Modules that only move numbers: they keep no scale and are not fused, so they may run twice."""
+
+FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
+"""What a ``FloatFunctional`` is called by: it is not called itself, so hooks do not see it."""
 
 
 class CheckError(AssertionError):
-    """A silent mistake was found; the message names the modules and the remedy."""
+    """A silent mistake was found; the message names the modules and the remedy.
+
+    Attributes:
+        modules: the dotted names of all modules concerned ("" is the model).
+    """
+
+    def __init__(self, message: str, modules: Iterable[str] = ("",)) -> None:
+        super().__init__(message)
+        self.modules = list(modules)
 
 
 def _fail_for(names: Iterable[str], problem: str) -> None:
     """Raise ``CheckError`` if there are names; ``problem`` follows them in the message."""
-    names = [name or "the model" for name in names]
+    names = list(names)
     if names:
+        shown = ", ".join(name or "the model" for name in names[:SHOWN])
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise CheckError(f"{', '.join(names[:SHOWN])}{more}: {problem}")
+        raise CheckError(f"{shown}{more}: {problem}", names)
+
+
+def is_observer(module: nn.Module) -> bool:
+    """Whether ``prepare`` has put the module in: an observer or a fake quantization."""
+    return isinstance(module, (ObserverBase, FakeQuantizeBase))
+
+
+def is_int8(module: nn.Module) -> bool:
+    """Whether ``convert`` has put the module in; those of dynamic quantization do not count."""
+    path = type(module).__module__
+    return (
+        path.startswith(("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized."))
+        and not any(part in path for part in ("dynamic", "reference"))
+        and not isinstance(module, (nnq.FloatFunctional, nnq.FXFloatFunctional))
+    )
 
 
 def _observers(model: nn.Module) -> dict[str, nn.Module]:
@@ -50,7 +79,7 @@ def _observers(model: nn.Module) -> dict[str, nn.Module]:
 
 def assert_prepared(model: nn.Module) -> None:
     """``prepare`` or ``prepare_qat`` has put in observers: there was a qconfig for it to apply."""
-    if not _observers(model):
+    if not any(map(is_observer, model.modules())):
         raise CheckError("no observers: set model.qconfig, then call prepare")
 
 
@@ -154,35 +183,150 @@ def assert_input_covered(
         )
 
 
-def assert_no_saturation(
-    model: nn.Module, engine: str | None = None, vnni: bool | None = None
-) -> None:
-    """No sum of products can saturate in 16 bits where the model will run.
+def dequantized(leaf):
+    """A quantized tensor as float, contiguous as in a float model; anything else as it is."""
+    is_quantized = isinstance(leaf, Tensor) and leaf.is_quantized
+    return leaf.dequantize().contiguous() if is_quantized else leaf
 
-    On x86 without VNNI, the kernels add two products of an 8-bit activation and an 8-bit weight in
-    16 bits. Activations of 7 bits (``reduce_range=True``) leave room for the sum. See
+
+def wrong_share(exact: Tensor, int8: Tensor) -> float:
+    """The share of a quantized result that is more than one step beside ``exact``, rounded."""
+    grid = int8.q_scale(), int8.q_zero_point(), int8.dtype
+    steps = torch.quantize_per_tensor(exact.float(), *grid).int_repr().int() - int8.int_repr().int()
+    return float((steps.abs() > 1).float().mean())
+
+
+def exact(module: nn.Module, x: Tensor) -> Tensor | None:
+    """What an int8 layer should give for ``x``: the same integers, multiplied and added in float32.
+
+    Args:
+        module: a layer that ``convert`` has put in.
+        x: its quantized input.
+
+    Returns:
+        The result before it is rounded to the layer's output scale; None for layers whose
+        arithmetic is not known here.
+    """
+    name, x = type(module).__name__, dequantized(x)
+    if isinstance(module, nnq.PReLU):
+        return F.prelu(x, module.weight.dequantize())
+    if isinstance(module, nnq.ReLU6):
+        return F.relu6(x)
+    if isinstance(module, (nnq.Linear, nnq.modules.conv._ConvNd)):
+        if x.dim() == 5 and torch.backends.quantized.engine == "qnnpack":
+            return None  # which does not hand such weights back
+        result = _weighted(module, x)
+    else:
+        kinds = [k for k in type(module).__mro__ if k.__module__.startswith("torch.nn.modules.")]
+        if kinds[0] is nn.Module or not is_int8(module):
+            return None
+        twin = copy.copy(module)
+        twin.training = False  # convert makes norms in training mode; int8 has none
+        result = kinds[0].forward(twin, x)  # the float layer that this one is derived from
+    return result.relu() if name.startswith(("ConvReLU", "LinearReLU", "BNReLU")) else result
+
+
+def _weighted(module: nn.Module, x: Tensor) -> Tensor:
+    weight, bias = module.weight().dequantize().contiguous(), module.bias()
+    if isinstance(module, nnq.Linear):
+        return F.linear(x, weight, bias)
+    dims, padding = x.dim() - 2, module.padding
+    if isinstance(module, nnq.modules.conv._ConvTransposeNd):
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+        sizes = module.stride, padding, module.output_padding, module.groups, module.dilation
+        return function(x, weight, bias, *sizes)
+    if module.padding_mode != "zeros":
+        both = [amount for amount in reversed(padding) for _ in range(2)]
+        x, padding = F.pad(x, both, mode=module.padding_mode), 0
+    function = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+    return function(x, weight, bias, module.stride, padding, module.dilation, module.groups)
+
+
+def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
+    """How far each layer of a converted model is from exact arithmetic on its own integers.
+
+    The model runs once. A layer that computes what it should has 0.0, on every processor. A sum
+    that saturates, a kernel that writes in the wrong place or reads what was never written has more.
+
+    Returns:
+        By dotted name, the share of results that are more than one step away (``wrong_share``), the
+        largest of all calls of the layer; only for layers that ``exact`` knows.
+    """
+    shares, undo = {}, []
+
+    def compare(name, expected, result):
+        if expected is not None and isinstance(result, Tensor) and result.is_quantized:
+            shares[name] = max(shares.get(name, 0.0), wrong_share(expected, result))
+
+    def watch_method(name, module, method):
+        run, in_float = getattr(module, method), getattr(nnq.FXFloatFunctional(), method)
+
+        def watched(*args):
+            result = run(*args)
+            compare(name, in_float(*tree_map(dequantized, args)), result)
+            return result
+
+        setattr(module, method, watched)
+        undo.append(lambda: delattr(module, method))
+
+    for name, module in int8.named_modules():
+        if isinstance(module, nnq.QFunctional):
+            for method in FUNCTIONAL_METHODS:
+                watch_method(name, module, method)
+        elif is_int8(module) and not isinstance(module, (nnq.Quantize, nnq.DeQuantize)):
+            handle = module.register_forward_hook(
+                lambda m, args, result, name=name: compare(name, exact(m, args[0]), result)
+            )
+            undo.append(handle.remove)
+    try:
+        with torch.no_grad():
+            int8(*inputs, **options)
+    finally:
+        for step in undo:
+            step()
+    return shares
+
+
+def assert_no_saturation(int8: nn.Module, *inputs: Tensor, vnni: bool | None = None) -> None:
+    """The int8 kernels give what exact arithmetic gives on the same integers.
+
+    On x86 without VNNI, the kernels add two products of an activation and a weight in 16 bits,
+    where 8-bit activations can saturate; 7-bit ones (``reduce_range=True``) cannot. Tanh, Sigmoid
+    and Softmax give 8 bits whatever the qconfig. See
     https://github.com/pytorch/pytorch/issues/44939.
 
     Args:
-        model: after ``prepare`` or ``prepare_qat``; a converted model does not tell.
-        engine: that will run it; None takes ``torch.backends.quantized.engine``.
-        vnni: whether the processor that will run it has AVX-512 VNNI; None asks this machine, where
-            processors other than x86 count as having it.
+        int8: a converted model.
+        inputs: to call it with, float32, preprocessed: nothing saturates on zeros.
+        vnni: None tries the kernels of this machine. False asks about a machine without VNNI: could
+            two neighbouring products of a layer, with the largest integer that its input has here,
+            leave 16 bits?
     """
-    assert_prepared(model)
-    if vnni is None:
-        features = torch.cpu.get_capabilities()
-        vnni = features.get("avx512_vnni", False) or not features["architecture"].startswith("x86")
-    if vnni or (engine or torch.backends.quantized.engine) not in SATURATING_ENGINES:
-        return
+    names = []
+    if vnni is not False:
+        names = [name for name, share in inexact_layers(int8, *inputs).items() if share > WRONG]
+    else:
+        int8 = copy.deepcopy(int8)
+        for name, module in int8.named_modules():
+            if isinstance(module, (nnq.Linear, nnq.modules.conv._ConvNd)):
+                module.register_forward_hook(
+                    lambda m, args, _, name=name: names.extend([name] * _can_saturate(m, args[0]))
+                )
+        with torch.no_grad():
+            int8(*inputs)
     _fail_for(
-        (
-            name
-            for name, observer in _observers(model).items()
-            if observer.dtype == torch.quint8 and observer.quant_max - observer.quant_min > 127
-        ),
-        "activations of 8 bits, which saturate without VNNI: use get_default_qconfig('x86')",
+        dict.fromkeys(names),
+        "wrong sums, as of 8-bit activations without VNNI: use get_default_qconfig('x86'), and "
+        "Tanh or Sigmoid in float",
     )
+
+
+def _can_saturate(layer: nn.Module, x: Tensor) -> bool:
+    """Whether two neighbouring products can leave 16 bits (neighbours are input channels)."""
+    weight = layer.weight().int_repr().int().movedim(1, -1).flatten(1)
+    pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
+    extreme = max(int(pairs.clamp(min=0).sum(-1).max()), int((-pairs).clamp(min=0).sum(-1).max()))
+    return extreme * int(x.int_repr().max()) > 2**15 - 1
 
 
 def assert_called_once(model: nn.Module, *inputs: Tensor) -> None:
@@ -210,10 +354,11 @@ class _CatWatcher(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (torch.cat, torch.concat, torch.concatenate, torch.stack):
             parts = args[0] if args else kwargs["tensors"]
-            if len({(part.q_scale(), part.q_zero_point()) for part in parts if part.is_quantized}) > 1:
+            scales = {(part.q_scale(), part.q_zero_point()) for part in parts if part.is_quantized}
+            if len(scales) > 1:
                 raise CheckError(
-                    f"torch.{func.__name__} of {len(parts)} quantized tensors with different scales: "
-                    "dequantize them first, or use FloatFunctional().cat"
+                    f"torch.{func.__name__} of {len(parts)} quantized tensors with different "
+                    "scales: dequantize them first, or use FloatFunctional().cat"
                 )
         return func(*args, **(kwargs or {}))
 
