@@ -13,7 +13,7 @@ from blaze_utils.__main__ import CHECKPOINT
 from blaze_utils.detector.checkpoint import load_float
 from blaze_utils.data import FaceFolder, read_image
 from blaze_utils.detector.finding import detect
-from blaze_utils.measure.evaluation import evaluate
+from blaze_utils.measure import evaluate
 from maintainers.scenes import draw_scene
 
 DATA = CHECKPOINT.parents[1]
@@ -48,7 +48,7 @@ def test_no_two_folders_share_a_scene():
 
 
 def test_the_checkpoint_reaches_its_ap(model):
-    found = evaluate(model, FaceFolder(DATA / "val"), progress=False)
+    found = evaluate(model, FaceFolder(DATA / "val"))
     assert found == pytest.approx(AP, abs=0.005)
     assert found["easy"] >= 0.99 and found["medium"] >= 0.96 and 0.75 <= found["hard"] <= 0.92
 
