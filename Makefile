@@ -1,20 +1,26 @@
-# The reader's commands. Each makes the environment in .venv first, if it is not there yet or the
-# lock has changed; `make` alone says what there is.
+# The commands of this repository. Each makes the environment in .venv first, if it is not there or
+# the lock has changed; `make` alone says what there is.
 #
-#   TORCH=cpu       the CPU build of torch: without the 3 GB of CUDA that come with it on Linux.
-#                   Once is enough: later commands keep what is there (back: TORCH=default)
+#   TORCH=cpu       when the environment is made: torch without the 3 GB of CUDA that come with it on
+#                   Linux. To change it later, delete .venv
+#   ALL=1           for setup and lab: with the runtimes of notebook 10 and the tools of maintainers
 #   PYTHON=...      the Python to make the environment with (3.10 or newer)
 #   NOTEBOOKS=...   for run, test and notebooks: only these, e.g. NOTEBOOKS=notebooks/02_....ipynb
 #   LAB=...         options for JupyterLab, e.g. LAB="--no-browser --port=9999"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run test notebooks
+.PHONY: help setup lab run test check notebooks scenes
 
-ifeq ($(OS),Windows_NT)
-    VENV_PYTHON := .venv/Scripts/python.exe
-else
-    VENV_PYTHON := .venv/bin/python
-endif
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+RUN := $(BIN)/python
+PIP := $(RUN) -m pip install --disable-pip-version-check -c requirements.txt
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+FAST := $(addprefix notebooks/,02_naive_quantization.ipynb 03_quant_stubs.ipynb 08_error_gallery.ipynb)
+STAMP = @$(RUN) -c "open('$@', 'w')"
+FAILED = || $(RUN) -c "import sys; sys.exit('==> pip says above why this failed. The lock is for Python 3.10 to 3.14 on Linux, macOS (Apple silicon) and Windows (x86).')"
+
+# An environment with the CPU build keeps it when the lock changes.
+TORCH ?= $(if $(wildcard .venv/cpu),cpu,default)
 
 # The first Python that is new enough: macOS, for one, still has a python3 that is not.
 ifndef PYTHON
@@ -25,39 +31,66 @@ endif
 
 # Names and links are the same on every system, and so are the bars that tqdm draws.
 export PYTHONUTF8 := 1
-# Kernels come from .venv, not from the reader's own Jupyter.
+# Kernels come from .venv, not from the reader's own Jupyter; JupyterLab does not ask about news.
 export JUPYTER_PREFER_ENV_PATH := 1
+export JUPYTER_CONFIG_PATH := $(CURDIR)/maintainers/lab
 # Threads that wait sleep: spinning ones make everything many times slower as soon as the machine has
 # anything else to do.
 export OMP_WAIT_POLICY := PASSIVE
 
 help:
 	@echo "make lab        JupyterLab, opened at the first notebook"
-	@echo "make run        execute all notebooks in order; pages under build/, then the scoreboard"
+	@echo "make run        execute all notebooks in order, pages under build/; then the table of results"
 	@echo "make test       the unit tests, then every notebook against its stored outputs"
-	@echo "make notebooks  execute all notebooks; store outputs, links, scoreboard and the README's tables"
-	@echo "make setup      only the environment (TORCH=cpu: without CUDA, a much smaller download)"
+	@echo "make check      before a commit, under 3 minutes: lint, types, unit tests, three notebooks"
+	@echo "make notebooks  execute all notebooks and store outputs, links, index, results"
+	@echo "make scenes     draw the 3,000 scenes of data/train, for notebook 07's long run"
+	@echo "make setup      only the environment (TORCH=cpu: no CUDA, a much smaller download; ALL=1)"
 
-setup:
+.venv/made: requirements.txt
 	@$(if $(PYTHON),,$(error Python 3.10 or newer is needed, and none was found. \
 	    Install one, or name it: make setup PYTHON=path/to/python))
-	@$(PYTHON) -m maintainers.environment --torch "$(TORCH)"
+	@echo "==> Making the environment in .venv with the $(TORCH) build of torch (TORCH=cpu: 200 MB; default on Linux: 3 GB)"
+	@$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	@$(PIP) --no-deps --retries 0 --timeout 15 --index-url $(CPU_INDEX) torch torchvision \
+	    && $(RUN) -c "open('.venv/cpu', 'w')" || echo "==> $(CPU_INDEX) has no such build, or cannot be reached. Going on with the default build; Ctrl-C if 3 GB are too much"
+endif
+	@$(PIP) -e . $(FAILED)
+	$(STAMP)
+
+.venv/made-all: .venv/made
+	@$(PIP) -e ".[deploy,dev]" $(FAILED)
+	$(STAMP)
+
+setup: .venv/made$(if $(ALL),-all)
+	@echo "==> The environment is ready"
 
 lab: setup
 	@echo "==> JupyterLab; it stops with Ctrl-C"
-	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=. $(LAB) notebooks/01_float_baseline.ipynb
+	@$(RUN) -m jupyterlab --ServerApp.root_dir=. $(LAB) notebooks/01_float_baseline.ipynb
 
-run: setup
-	@$(VENV_PYTHON) -m maintainers.notebooks run $(NOTEBOOKS)
-	@$(VENV_PYTHON) -m blaze_utils.measure.scoreboard
+run: .venv/made-all
+	@$(RUN) -m maintainers.notebooks run $(NOTEBOOKS)
+	@$(RUN) -m maintainers.results
 
-test: setup
+test: .venv/made-all
 	@echo "==> Unit tests"
-	@$(VENV_PYTHON) -m pytest tests --durations=5
+	@$(RUN) -m pytest tests --durations=5
 	@echo "==> Notebooks against their stored outputs"
-	@$(VENV_PYTHON) -m maintainers.notebooks check $(NOTEBOOKS)
+	@$(RUN) -m maintainers.notebooks check $(NOTEBOOKS)
 
-notebooks: setup
-	@$(VENV_PYTHON) -m maintainers.notebooks store $(NOTEBOOKS)
-	@$(VENV_PYTHON) -m maintainers.gallery
-	@$(VENV_PYTHON) -m maintainers.results
+check: .venv/made-all
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@$(RUN) -m pytest tests -q
+	@$(RUN) -m maintainers.notebooks check $(FAST)
+
+notebooks: .venv/made-all
+	@$(RUN) -m maintainers.notebooks store $(NOTEBOOKS)
+	@$(RUN) -m maintainers.tables
+	@$(RUN) -m maintainers.results --readme
+
+scenes: .venv/made
+	@$(RUN) maintainers/draw.py data/train --count 3000 --seed 1
