@@ -12,6 +12,7 @@ The kernel is always this interpreter, whichever kernels Jupyter knows of.
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -81,10 +82,9 @@ def linked() -> dict[Path, NotebookNode]:
 
 def title(path: Path, notebook: NotebookNode) -> str:
     """Find a notebook's first ``# `` heading; NotebookError if it has none."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
-            if line.startswith("# "):
-                return line[2:].strip()
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    if found := re.search(r"^# (.+)$", prose, flags=re.MULTILINE):
+        return found[1].strip()
     raise NotebookError(f"{path}: no '# ' heading to be its title")
 
 
@@ -99,36 +99,29 @@ def execute(path: Path) -> NotebookNode:
         kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
     )
     with tqdm(total=len(code), desc=path.stem, unit="cell") as bar:
+        options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+        options |= {"force_raise_errors": True, "extra_arguments": ["--log-level=ERROR"]}
+        options |= {"resources": {"metadata": {"path": str(path.parent)}}}
         client = NotebookClient(
-            notebook,
-            km=manager,
-            timeout=None,
-            record_timing=False,
-            coalesce_streams=True,
-            force_raise_errors=True,
-            extra_arguments=["--log-level=ERROR"],
-            on_cell_executed=lambda **_: bar.update(),
-            resources={"metadata": {"path": str(path.parent)}},
+            notebook, km=manager, on_cell_executed=lambda **_: bar.update(), **options
         )
         try:
             return client.execute(cleanup_kc=True)
         except (CellExecutionError, DeadKernelError) as error:
+            what = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "out of memory?"
             place = f"{path.name}, code cell {client.code_cells_executed} of {len(code)}"
-            raise NotebookError(f"{place}: {error}") from error
+            raise NotebookError(f"{place}: {what}\n\n{error}") from error
 
 
 def run(paths: list[Path]) -> None:
     """Execute notebooks in order, each as a page under ``build/``."""
-    build = ROOT / "build"
-    build.mkdir(exist_ok=True)
+    (ROOT / "build").mkdir(exist_ok=True)
     for path in paths:
         start = time.perf_counter()
         page, _ = HTMLExporter().from_notebook_node(execute(path))
-        for other in series():
-            page = page.replace(f'href="{other.name}"', f'href="{other.stem}.html"')
-        (build / f"{path.stem}.html").write_text(page, encoding="utf-8")
-        seconds = time.perf_counter() - start
-        print(f"==> build/{path.stem}.html after {seconds:.0f} s", flush=True)
+        page = re.sub(r'(href="\w+)\.ipynb(["#])', r'\1.html\2', page)
+        (ROOT / "build" / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        print(f"==> build/{path.stem}.html, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def write(path: Path, notebook: NotebookNode) -> None:

@@ -1,68 +1,193 @@
-"""The table of results in the README, made from `data/scoreboard.csv`.
+"""Measure all that the series ships, in one process and in turns; print it as a table.
 
-    python -m maintainers.results        writes it anew
+    python -m maintainers.results [--readme]      --readme: put the table into README.md as well
 
-`make notebooks` ends with it, and a test compares the README with it.
+On the 300 scenes of data/val: AP, and how far hard AP is from float's (95 %, paired bootstrap). On
+ten of them: SQNR of the class scores. On one, at 640 x 480: the time of a call with one thread and
+with all, float fused and frozen = 1. What cannot run here says why.
 """
 
-from __future__ import annotations
-
 import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-import pandas
+import cv2
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import DeQuantStub, QuantStub, convert, get_default_qconfig, prepare
 
-from blaze_utils.files import write_atomically
-from maintainers.notebooks import ROOT
-from maintainers.pages import PageError, with_part
-from blaze_utils.measure.scoreboard import COLUMNS, SHIPPED, ScoreboardError, read_rows
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from blaze_utils import detector, int8, measure  # noqa: E402
+from blaze_utils.data import FaceFolder  # noqa: E402
+from blaze_utils.int8 import export, pt2e, runtimes  # noqa: E402
+from maintainers.tables import with_part  # noqa: E402
 
-README = ROOT / "README.md"
-
-HEAD = """\
-| step | AP easy / medium / hard | time, float eager = 1 | KB | notebook |
-| --- | :---: | ---: | ---: | --- |"""
-
-# What the article reports of itself: its AP is one number, its 23 ms of a CPU stand against 4 of a GPU.
-ARTICLE = "| *the article, as it tells it* | 0.0000001 | 23 ms, not 4 | 384, not 785 | |"
-
-
-def table(board: pandas.DataFrame) -> str:
-    """A scoreboard, with the columns of `scoreboard.load`, as a Markdown table for the README.
-
-    One row for each variant that the notebooks recorded, in their order, after the article's own.
-    """
-    return "\n".join([HEAD, ARTICLE, *(_line(row) for row in board.itertuples(index=False))])
+BUILD, DATA, README = ROOT / "build", ROOT / "data", ROOT / "README.md"
+FLOAT = DATA / "checkpoints" / "blaze_float.pth"
+QAT = DATA / "checkpoints" / "qat" / "qat_3bit_per_channel.safetensors"
+REFERENCE = "float, fused and frozen"
+LAST = {"memory_format": torch.channels_last}
 
 
-def _line(row) -> str:
-    ap = [value for value in (row.ap_easy, row.ap_medium, row.ap_hard) if value == value]
-    cells = [
-        row.variant,
-        " / ".join(f"{value:.3f}" for value in ap) or "–",
-        f"{row.latency_ratio:.2f}" if row.latency_ratio == row.latency_ratio else "–",
-        f"{row.kilobytes:.0f}",
-        f"[{row.notebook[:2]}](notebooks/{row.notebook}.ipynb)",
-    ]
-    return "| " + " | ".join(cells) + " |"
+class Arm(nn.Module):
+    """A detector of any kind, its size in bytes, and the engine that is set when it is made."""
+
+    def __init__(self, run: Callable, size: int) -> None:
+        super().__init__()
+        self.run, self.size, self.engine = run, size, torch.backends.quantized.engine
+        self.eval()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give loc, conf and landm."""
+        torch.backends.quantized.engine = self.engine
+        return self.run(x)
 
 
-def shipped() -> pandas.DataFrame:
-    """The rows of `data/scoreboard.csv`; a reader's own results do not get into the README."""
-    return pandas.DataFrame([vars(row) for row in read_rows(SHIPPED)], columns=COLUMNS)
+class Detour(detector.BlazeBlock):
+    """The article's block: it leaves int8 for the addition and comes back."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.dequant, self.quant = DeQuantStub(), QuantStub()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on a quantized tensor."""
+        h, x = self.conv(x), x if self.stride == 1 else self.shortcut(x)
+        return self.quant(self.actvation(self.dequant(h) + self.dequant(x)))
 
 
-def main() -> int | str:
-    """Write the table into the README; returns the exit status, or a message for stderr."""
-    try:
-        text = README.read_text(encoding="utf-8")
-        write_atomically(
-            README, with_part(text, "results", table(shipped()), README).encode("utf-8")
+def article() -> Arm:
+    """Convert the network with the detour as the article does: not fused, not calibrated."""
+    torch.backends.quantized.engine = "qnnpack"
+    model = detector.load_float(FLOAT, lambda: detector.QuantizableBlaze(Detour))
+    model.qconfig = get_default_qconfig("qnnpack")
+    model = convert(prepare(model))
+    return Arm(model, measure.stored_bytes(model))
+
+
+def frozen(model: nn.Module, x: Tensor) -> Arm:
+    """Trace and freeze a model, for inputs in channels_last."""
+    module, path = export.trace_frozen(model, x.contiguous(**LAST)), BUILD / "frozen.pt"
+    torch.jit.save(module, path)
+    return Arm(lambda x: module(x.contiguous(**LAST)), path.stat().st_size)
+
+
+def float_frozen(x: Tensor) -> Arm:
+    """Give the float detector the effort that int8 gets."""
+    model = detector.load_float(FLOAT, detector.QuantizableBlaze).to(**LAST)
+    model.fuse_model()
+    return frozen(model, x)
+
+
+def eager(engine: str) -> nn.Module:
+    """Quantize in eager mode for an engine, which is set."""
+    return int8.quantize_static(detector.load_float(FLOAT), images(), engine)
+
+
+def compact(path: Path, engine: str | None = None) -> Arm:
+    """Run what a compact file holds, after quantizing into it for an engine, if one is given."""
+    if engine:
+        int8.save_int8(eager(engine), path)
+    return Arm(int8.load_int8(path), path.stat().st_size)
+
+
+@cache
+def images() -> list:
+    """Read the 32 scenes that everything is calibrated with."""
+    scenes = FaceFolder(DATA / "calibration")
+    return [scenes[index].image for index in range(32)]
+
+
+@cache
+def graph() -> nn.Module:
+    """Quantize by export."""
+    return pt2e.quantize_pt2e(detector.load_float(FLOAT), images())
+
+
+def compiled(x: Tensor, threads: int) -> Arm:
+    """Lower the exported graph for one size of input."""
+    return Arm(pt2e.lower(graph(), x, threads=threads), measure.stored_bytes(graph()))
+
+
+@cache
+def onnx() -> Path:
+    """Quantize with ONNX Runtime, into a file."""
+    export.export_onnx(detector.load_float(FLOAT), BUILD / "float.onnx")
+    export.quantize_onnx(BUILD / "float.onnx", BUILD / "int8.onnx", images())
+    return BUILD / "int8.onnx"
+
+
+def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
+    """Make every variant for inputs like ``x``, or say in a sentence why it cannot run here."""
+    best = int8.default_engine()
+    makers = {
+        "float, eager": lambda: Arm(detector.load_float(FLOAT), FLOAT.stat().st_size),
+        REFERENCE: lambda: float_frozen(x),
+        "int8 as in the article": article,
+        "fused, calibrated": lambda: compact(BUILD / "int8.safetensors", "qnnpack"),
+        f"engine {best}, frozen": lambda: frozen(eager(best), x),
+        "PT2E, compiled": lambda: compiled(x, threads),
+        "ONNX Runtime": lambda: Arm(runtimes.onnx_runtime(onnx(), threads), onnx().stat().st_size),
+        "QAT, 3-bit weights": lambda: compact(QAT),
+    }
+    arms: dict[str, Arm | str] = {}
+    for name, make in makers.items():
+        torch.backends.quantized.engine = best
+        try:
+            arms[name] = make()
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            arms[name] = str(error).splitlines()[0]
+    return arms
+
+
+def times(x: Tensor, threads: int) -> dict[str, float]:
+    """Time all variants in turns; a multiple of the reference's time each."""
+    arms = variants(x, threads)
+    arms = {REFERENCE: arms[REFERENCE], **arms}
+    here = {name: arm for name, arm in arms.items() if isinstance(arm, Arm)}
+    table = measure.compare(here, x, threads=threads, rounds=20, min_run_time=4.0)
+    print(f"==> {threads} threads, {REFERENCE}: {table.median_ms[REFERENCE]:.1f} ms", flush=True)
+    return dict(table.ratio)
+
+
+def rows() -> list[str]:
+    """Measure everything; a line of Markdown for each variant."""
+    val = FaceFolder(DATA / "val")
+    large = detector.preprocess(cv2.resize(val[24].image, (640, 480)))[0]
+    one, all_threads = times(large, 1), times(large, torch.get_num_threads())
+    inputs = [detector.preprocess(val[index].image)[0] for index in range(0, len(val), 30)]
+    truth, arms, lines = measure.ground_truth(val), variants(inputs[0], 1), []
+    exact = detector.predict(arms[REFERENCE], val)
+    for name, arm in arms.items():
+        if not isinstance(arm, Arm):
+            lines.append(f"| {name} | *{arm}* | | | | | |")
+            continue
+        found = detector.predict(arm, val)
+        ap = " / ".join(f"{value:.3f}" for value in measure.widerface_ap(found, truth).values())
+        step, low, high = measure.ap_difference(exact, found, truth).loc["hard"]
+        sqnr = measure.head_sqnr(arms[REFERENCE], arm, inputs)["conf"]
+        lines.append(
+            f"| {name} | {ap} | {step:+.3f} [{low:+.3f}, {high:+.3f}] | {sqnr:.0f} "
+            f"| {arm.size / 1024:.0f} | {one[name]:.2f} | {all_threads[name]:.2f} |"
         )
-    except (PageError, ScoreboardError, OSError) as error:
-        return f"==> {error}"
-    print(f"==> {README.name}: the results of {SHIPPED.relative_to(ROOT).as_posix()}")
-    return 0
+    return lines
+
+
+def main() -> None:
+    """Measure, print the table, and write it into the README if asked to."""
+    warnings.filterwarnings("ignore")  # what PyTorch deprecates is the series' subject
+    BUILD.mkdir(exist_ok=True)
+    threads = torch.get_num_threads()
+    head = f"variant | AP easy / medium / hard | hard AP − float | dB | KB | 1 thread | {threads}"
+    table = "\n".join([f"| {head} |", "| --- | :-: | :-: | --: | --: | --: | --: |", *rows()])
+    print(table)
+    if "--readme" in sys.argv:
+        text = with_part(README.read_text(encoding="utf-8"), "results", table)
+        README.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""The drawn scenes: deterministic, labelled where the faces are, and with everything that they promise."""
+"""The drawn scenes: deterministic, labelled where the faces are, with all that they promise."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,80 @@
+"""The rooms: who may import whom, and how large the house may become."""
+
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+
+from blaze_utils import ROOMS
+from maintainers import map as house
+
+ROOT = house.ROOT
+
+
+def python_files(folder):
+    return [path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts]
+
+
+def names_of(path):
+    return house.imports(path)
+
+
+def test_everything_has_a_place_in_the_written_order():
+    found = {path.stem for path in house.PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert found == {*ROOMS, "__init__", "standalone"}
+
+
+def test_no_arrow_runs_against_the_written_order():
+    order = {room: place for place, room in enumerate(ROOMS)}
+    assert [pair for pair in house.arrows() if order[pair[0]] <= order[pair[1]]] == []
+
+
+def test_no_module_imports_itself_through_others():
+    modules = {}
+    for path in python_files("blaze_utils"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(parts).removesuffix(".__init__")] = path
+    graph = {}
+    for module, path in modules.items():
+        wanted = names_of(path)
+        # A name that is no module lies in one; a room's own front door does not count.
+        homes = {name if name in modules else name.rpartition(".")[0] for name in wanted}
+        graph[module] = {home for home in homes if not module.startswith(home)}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the modules
+
+
+def test_nothing_that_readers_import_needs_the_maintainers():
+    for path in python_files("blaze_utils"):
+        assert "maintainers" not in path.read_text(encoding="utf-8").replace("maintainers/", "")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert "import maintainers" not in path.read_text(encoding="utf-8")
+        assert "from maintainers" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["__init__", "standalone"])
+def test_the_package_and_the_copied_file_import_nothing_of_ours(name):
+    assert names_of(house.PACKAGE / f"{name}.py") == set()
+
+
+def test_each_room_says_what_it_offers():
+    for room in ROOMS:
+        if (house.PACKAGE / room).is_dir():
+            tree = house.tree(house.PACKAGE / room)
+            assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+            assert ast.get_docstring(tree), room
+            assert any(node.targets[0].id == "__all__" for node in assigned), room
+
+
+def test_the_map_is_current():
+    stored = house.PICTURE.read_text(encoding="utf-8")
+    assert stored == house.svg(), "run: python maintainers/map.py"
+
+
+@pytest.mark.parametrize(
+    ("folder", "lines", "files"),
+    [("blaze_utils", 5000, 32), ("maintainers", 2600, 30), ("tests", 4500, 50)],
+)
+def test_the_house_stays_small(folder, lines, files):
+    paths = python_files(folder)
+    counted = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+    assert counted <= lines and len(paths) <= files, f"{counted} lines in {len(paths)} files"
