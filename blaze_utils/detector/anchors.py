@@ -5,8 +5,6 @@ input. The encoding is SSD's (Liu et al. 2016, section 2.2) with RetinaFace's la
 (Deng et al. 2020): centre offsets in prior sizes over 0.1, log size ratios over 0.2.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou

@@ -10,19 +10,18 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from blaze_utils.data import what_is
+from blaze_utils.data import some, what_is
 from blaze_utils.detector.model import Blaze
 
 CHECKPOINT = "a PyTorch checkpoint"
 OUR_INT8 = "blaze_utils int8"  # how the metadata of ``save_int8`` begin
-SHOWN = 3  # names in an error message
 
 
 class CheckpointError(ValueError):
@@ -65,8 +64,8 @@ def load_float(path: str | Path, model_factory: Callable[[], nn.Module] = Blaze)
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind (which is named), a pickle
-            that could run code (which is refused, not run), without weights, of a network with
-            other names or shapes (the first are shown), or holds NaN or infinite weights.
+            that could run code (it is refused), without weights, of a network with other names or
+            shapes (the first are shown), or holds NaN or infinite weights.
     """
     model = model_factory()
     weights = _fitting(_read(Path(path)), model, path)
@@ -95,7 +94,7 @@ def _kind(path: Path) -> str:
         r"\.npy$": "NumPy arrays (.npz)",
     }
     found = (kind for inside, kind in insides.items() if re.search(inside, "\n".join(names), re.M))
-    return next(found, f"a zip archive without weights (in it: {_some(names)})")
+    return next(found, f"a zip archive without weights (in it: {some(names)})")
 
 
 def _read(path: Path) -> object:
@@ -111,15 +110,18 @@ def _read(path: Path) -> object:
             kind = "an int8 model, which load_int8 reads"
     # Given damaged bytes, the readers raise errors of nearly any class.
     except Exception as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
+        message = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        asked = re.search(r"GLOBAL (\S+)", message)
         if isinstance(error, pickle.UnpicklingError) and asked:
             raise CheckpointError(
                 f"{path}: refused: it holds Python objects ({asked[1]}), as a whole pickled model "
                 "does, and loading them could run code. Where it was made, store "
                 "model.state_dict() alone"
             ) from error
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise CheckpointError(f"{path}: {kind}, but damaged or cut short ({reason})") from error
+        reason = f"{type(error).__name__}: {message.strip().partition(chr(10))[0]}"
+        raise CheckpointError(
+            f"{path}: {kind}, but damaged, cut short or not of named tensors ({reason})"
+        ) from error
     raise CheckpointError(f"{path}: {kind}; expected a PyTorch checkpoint or a safetensors file")
 
 
@@ -139,7 +141,7 @@ def _weight_sets(stored: object, path: str | Path) -> dict[str, dict[str, Tensor
     }
     sets = {place: tensors for place, tensors in sets.items() if tensors}
     if not sets:
-        raise CheckpointError(f"{path}: holds no weights (in it: {_some(stored) or 'nothing'})")
+        raise CheckpointError(f"{path}: holds no weights (in it: {some(stored) or 'nothing'})")
     return sets
 
 
@@ -188,24 +190,17 @@ def _explain(
         return "they are int8, of a converted model"
     if missing:
         return (
-            f"{len(missing)} of its {len(wanted)} names are missing ({_some(missing)}); "
-            f"the file has {len(found)} ({_some(unknown or found)})"
+            f"{len(missing)} of its {len(wanted)} names are missing ({some(missing)}); "
+            f"the file has {len(found)} ({some(unknown or found)})"
         )
     if unknown:
-        return f"{len(unknown)} names of the file are unknown ({_some(unknown)})"
+        return f"{len(unknown)} names of the file are unknown ({some(unknown)})"
     forms = [
         f"{name}: the network has {_form(wanted[name])}, the file {_form(inside[name])}"
         for name in wrong
     ]
-    return _some(forms, "; ")
+    return some(forms, "; ")
 
 
 def _form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def _some(names: Iterable[object], separator: str = ", ") -> str:
-    """The first names of many, and how many more there are."""
-    names = [str(name) for name in names]
-    more = f"{separator}and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return separator.join(names[:SHOWN]) + more

@@ -1,6 +1,6 @@
 """From an image to its faces: preprocessing, the network, decoding, non-maximum suppression."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.fx import GraphModule
 from torchvision.ops import clip_boxes_to_image, nms
 from tqdm import tqdm
 
+from blaze_utils.data import Sample
 from blaze_utils.detector.anchors import decode_boxes, decode_landmarks, prior_boxes
 from blaze_utils.detector.model import MEAN_BGR, SIZE_MULTIPLE
 
@@ -53,13 +54,8 @@ def preprocess(image: np.ndarray, long_side: int | None = 640) -> tuple[Tensor, 
     Raises:
         ValueError: the image is of another type or shape or has no pixels; ``long_side`` below 1.
     """
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or image.size == 0
-    ):
+    is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    if not is_array or image.shape[2:] != (3,) or not image.size:
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise ValueError(f"image: expected a uint8 array [H, W, 3] (BGR), got {found}")
     if long_side is not None and long_side < 1:
@@ -114,20 +110,23 @@ def detect(
 
 def predict(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Sequence[Sample],
     long_side: int | None = 640,
     score_threshold: float = 0.02,
     nms_threshold: float = 0.4,
 ) -> dict[str, np.ndarray]:
-    """Detect the faces in every image of a data set.
+    """Detect the faces in every image of a folder; ``TQDM_DISABLE=1`` silences the progress bar.
 
     Args:
         model, long_side, score_threshold, nms_threshold: as for ``detect``.
-        dataset: gives ``Sample`` objects; their labels are not looked at.
+        dataset: a ``FaceFolder``, ``PhotoFolder`` or list of ``Sample``; labels are not looked at.
 
     Returns:
         Name of the image -> float32 [N, 5], x1, y1, x2, y2, score, scores falling: what
-        ``metrics`` takes.
+        ``measure`` takes.
+
+    Raises:
+        OSError, DataError: an image cannot be read.
     """
     predictions = {}
     for index in tqdm(range(len(dataset)), "detecting", unit="image"):
@@ -140,15 +139,23 @@ def predict(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; at the end put every module back into its own mode."""
-    training = [module for module in model.modules() if module.training]
-    if training:
+    """Put a model in evaluation mode; at the end put every module back into its own mode.
+
+    The mode of an exported graph (PT2E) is not its flag ``training``: torchao's ``eval()`` rewrites
+    the batch norms and dropouts in its code and leaves the flag. ``train()`` writes them back.
+    """
+    modes = {module: module.training for module in model.modules()}
+    code = {module: module.code for module in modes if isinstance(module, GraphModule)}
+    if any(modes.values()):
         model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in modes.items():
+            module.training = training
+        for graph in code:
+            if graph.code != code[graph]:
+                graph.train()
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -8,10 +8,10 @@ Two seams serve a quantizable subclass, after torchvision's convention: ``Blaze(
 which block class to build from, and the body of the forward pass is ``Blaze.maps``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
+
+from blaze_utils.detector.anchors import LEVELS
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 """Subtracted from the BGR pixels 0..255 of an image; the network's input has no other scaling."""
@@ -19,8 +19,8 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 SIZE_MULTIPLE = 16
 """Height and width of the input must be multiples of this."""
 
-PRIORS_PER_CELL = (2, 6)
-"""Prior boxes a cell at stride 8 and at stride 16 (their sizes are in ``anchors.py``)."""
+PRIORS_PER_CELL = tuple(len(sides) for _, sides in LEVELS)
+"""Prior boxes a cell at stride 8 and at stride 16."""
 
 HeadMaps = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
@@ -98,6 +98,7 @@ class BlazeBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the block's input, reduced if need be, to its convolutions; then ReLU."""
         h = self.conv(x)
         if self.stride == 2:
             x = self.shortcut(x)
@@ -127,7 +128,8 @@ def join_heads(maps: HeadMaps) -> tuple[Tensor, Tensor, Tensor]:
 class Blaze(nn.Module):
     """The detector: 175,280 parameters, heads on the features at strides 8 and 16.
 
-    Input: float32 ``[N, 3, H, W]``, BGR pixels 0..255 minus ``MEAN_BGR``; H and W multiples of 16.
+    Input: float32 ``[N, 3, H, W]``, BGR pixels 0..255 minus ``MEAN_BGR``; H and W multiples of 16,
+    as ``preprocess`` makes them (other sizes stop at the first addition that does not fit).
 
     Returns:
         ``loc [N, P, 4]``, ``conf [N, P, 2]`` and ``landm [N, P, 10]``, float32, where
@@ -169,9 +171,10 @@ class Blaze(nn.Module):
         features = (stride8, stride16)
 
         def predict(heads: nn.Sequential) -> list[Tensor]:
-            return [head(feature) for head, feature in zip(heads, features)]
+            return [head(feature) for head, feature in zip(heads, features, strict=True)]
 
         return predict(self.loc), predict(self.conf), predict(self.landm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The predictions of both strides in one list; see the class."""
         return join_heads(self.maps(x))

@@ -3,10 +3,8 @@
 ``QuantizableBlazeBlock`` and ``QuantizableBlaze`` inherit from the float classes and override
 ``forward`` only: what is different is what quantization asks for. The keys of ``state_dict()`` are
 the same, so float weights load strictly. From here to int8 it is ``eval()``, ``fuse_model()``, a
-``qconfig``, ``prepare``, calibration, ``convert``; ``quantize.quantize_static`` does it in one call.
+``qconfig``, ``prepare``, calibration, ``convert``; ``int8.quantize_static`` does it in one call.
 """
-
-from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
@@ -37,6 +35,7 @@ class QuantizableBlazeBlock(BlazeBlock):
         self.skip_add_relu = FloatFunctional()
 
     def forward(self, x: Tensor) -> Tensor:
+        """As ``BlazeBlock``, with one operator for the addition and the ReLU."""
         h = self.conv(x)
         if self.stride == 2:
             x = self.shortcut(x)
@@ -73,6 +72,7 @@ class QuantizableBlaze(Blaze):
         self.dequant = DeQuantStub()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``Blaze``, between the stubs."""
         maps = self.maps(self.quant(x))
         loc, conf, landm = ([self.dequant(level) for level in head] for head in maps)
         return join_heads((loc, conf, landm))
@@ -81,10 +81,9 @@ class QuantizableBlaze(Blaze):
         """Fuse every Conv+BN, Conv+BN+ReLU and Conv+ReLU, in place: no batch norm or ReLU is left.
 
         Args:
-            is_qat: False folds the batch norms into the weights, for post-training quantization, and
-                needs evaluation mode; True keeps them trainable inside the fused modules, for
-                quantization-aware training, and belongs to training mode. None: True in training
-                mode, False in evaluation mode.
+            is_qat: False folds the batch norms into the weights, for post-training quantization,
+                and needs evaluation mode; True keeps them trainable inside the fused modules, for
+                quantization-aware training, and needs training mode. None: as the mode is.
 
         Raises:
             RuntimeError: the model has been fused already.

@@ -67,7 +67,7 @@ def _images(events: np.ndarray) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[dict[str, Any]]:
-    """The content of a ``.mat`` file; whatever goes wrong with it becomes an error that names it."""
+    """The content of a ``.mat`` file; what goes wrong with it becomes an error that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found. {WHERE_TO_GET}")
     from scipy.io import loadmat  # half a second, which others shall not wait for
