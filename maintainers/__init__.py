@@ -1,0 +1,1 @@
+"""What runs the series and made its data; see README.md."""

@@ -16,25 +16,13 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm.contrib.concurrent import process_map
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from blaze_utils.data import FaceLabels  # noqa: E402
+from blaze_utils.data import format_labels  # noqa: E402
 from maintainers.scenes import draw_scene  # noqa: E402
 
 RECIPE_FILE, LABEL_FILE = "drawn.json", "label.txt"
-
-
-def label_lines(name: str, faces: FaceLabels) -> str:
-    """Write the faces of one image, landmarks all known, as lines of ``label.txt``."""
-    boxes = np.hstack([faces.boxes[:, :2], faces.boxes[:, 2:] - faces.boxes[:, :2]])
-    points = np.insert(faces.landmarks, 2, 0, axis=2).reshape(-1, 15)  # flag 0: known
-    hidden = faces.occlusion
-    columns = 1 - hidden, hidden, faces.blur, faces.light, faces.yaw, faces.inside
-    rows = np.column_stack([boxes, points, *columns])
-    lines = [f"# {name}", *(" ".join(f"{value:.7g}" for value in row) for row in rows)]
-    return "\n".join(lines) + "\n"
 
 
 def write(path: Path, data: bytes) -> None:
@@ -51,7 +39,7 @@ def draw_one(index: int, folder: Path, seed: int, quality: int) -> None:
     name = f"{index:05d}"
     encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     write(folder / f"{name}.jpg", encoded.tobytes())
-    write(folder / "parts" / f"{name}.txt", label_lines(f"{name}.jpg", faces).encode())
+    write(folder / "parts" / f"{name}.txt", format_labels(f"{name}.jpg", faces).encode())
 
 
 def draw_folder(folder: Path, count: int, seed: int, quality: int = 95, workers: int = 2) -> None:

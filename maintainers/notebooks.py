@@ -25,16 +25,11 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 SANITIZE = ROOT / "tests" / "sanitize.cfg"
 LINKS = "links"  # the tag of the first and the last cell of a notebook
-
-
-class NotebookError(Exception):
-    """A notebook that cannot be read or executed; the message names it, and the cell."""
 
 
 def series() -> list[Path]:
@@ -43,11 +38,8 @@ def series() -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook; NotebookError if it is missing or not a notebook."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
-        raise NotebookError(f"{path}: cannot be read as a notebook: {error}") from error
+    """Read a notebook."""
+    return nbformat.read(path, as_version=4)
 
 
 def as_text(notebook: NotebookNode) -> str:
@@ -81,36 +73,31 @@ def linked() -> dict[Path, NotebookNode]:
 
 
 def title(path: Path, notebook: NotebookNode) -> str:
-    """Find a notebook's first ``# `` heading; NotebookError if it has none."""
+    """Find a notebook's first ``# `` heading; exit with a message if it has none."""
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     if found := re.search(r"^# (.+)$", prose, flags=re.MULTILINE):
         return found[1].strip()
-    raise NotebookError(f"{path}: no '# ' heading to be its title")
+    sys.exit(f"==> {path}: no '# ' heading to be its title")
 
 
 def execute(path: Path) -> NotebookNode:
     """Execute a notebook in its own folder and return it with its new outputs.
 
-    Raises NotebookError at the first cell that fails, with the cell's source and traceback.
+    Exits at the first cell that fails, with the cell's source and traceback.
     """
     notebook = read(path)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     manager = AsyncKernelManager(
         kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
     )
-    with tqdm(total=len(code), desc=path.stem, unit="cell") as bar:
-        options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
-        options |= {"force_raise_errors": True, "extra_arguments": ["--log-level=ERROR"]}
-        options |= {"resources": {"metadata": {"path": str(path.parent)}}}
-        client = NotebookClient(
-            notebook, km=manager, on_cell_executed=lambda **_: bar.update(), **options
-        )
-        try:
-            return client.execute(cleanup_kc=True)
-        except (CellExecutionError, DeadKernelError) as error:
-            what = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "out of memory?"
-            place = f"{path.name}, code cell {client.code_cells_executed} of {len(code)}"
-            raise NotebookError(f"{place}: {what}\n\n{error}") from error
+    options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+    options |= {"force_raise_errors": True, "extra_arguments": ["--log-level=ERROR"]}
+    options |= {"resources": {"metadata": {"path": str(path.parent)}}}
+    client = NotebookClient(notebook, km=manager, **options)
+    print(f"==> {path.name}", flush=True)
+    try:
+        return client.execute(cleanup_kc=True)
+    except (CellExecutionError, DeadKernelError) as error:
+        sys.exit(f"==> {path.name}, code cell {client.code_cells_executed}: {error}")
 
 
 def run(paths: list[Path]) -> None:
@@ -119,9 +106,9 @@ def run(paths: list[Path]) -> None:
     for path in paths:
         start = time.perf_counter()
         page, _ = HTMLExporter().from_notebook_node(execute(path))
-        page = re.sub(r'(href="\w+)\.ipynb(["#])', r'\1.html\2', page)
+        page = re.sub(r'(href="\w+)\.ipynb(["#])', r"\1.html\2", page)
         (ROOT / "build" / f"{path.stem}.html").write_text(page, encoding="utf-8")
-        print(f"==> build/{path.stem}.html, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"    build/{path.stem}.html, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def write(path: Path, notebook: NotebookNode) -> None:
@@ -151,21 +138,17 @@ def check(paths: list[Path]) -> int:
     return int(pytest.main([*nbval, "--durations=5", *quiet, *map(str, paths)]))
 
 
-def main(arguments: list[str] | None = None) -> int | str:
-    """Run the command line; return the exit status, or a message for stderr."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
     commands = {"run": run, "check": check, "store": store, "links": lambda paths: link()}
     parser = argparse.ArgumentParser(prog="python -m maintainers.notebooks")
     parser.add_argument("command", choices=commands)
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     options = parser.parse_args(arguments)
-    # The kernels inherit both: no progress bars in outputs, and figures drawn inline. The bar of
-    # `execute` stays, as tqdm reads the variable when it is imported.
+    # The kernels inherit both: no progress bars in outputs, and figures drawn inline.
     os.environ["TQDM_DISABLE"] = "1"
     os.environ.pop("MPLBACKEND", None)
-    try:
-        return commands[options.command]([p.resolve() for p in options.notebooks] or series()) or 0
-    except NotebookError as error:
-        return f"==> {error}"
+    return commands[options.command]([p.resolve() for p in options.notebooks] or series()) or 0
 
 
 if __name__ == "__main__":

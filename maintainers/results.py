@@ -3,8 +3,8 @@
     python -m maintainers.results [--readme]      --readme: put the table into README.md as well
 
 On the 300 scenes of data/val: AP, and how far hard AP is from float's (95 %, paired bootstrap). On
-ten of them: SQNR of the class scores. On one, at 640 x 480: the time of a call with one thread and
-with all, float fused and frozen = 1. What cannot run here says why.
+ten of them: SQNR of the class scores in dB. On one, at 640 x 480: the time of a call with one
+thread and with all, float fused and frozen = 1. What cannot run here says why.
 """
 
 import sys
@@ -25,19 +25,20 @@ from blaze_utils.data import FaceFolder  # noqa: E402
 from blaze_utils.int8 import export, pt2e, runtimes  # noqa: E402
 from maintainers.tables import with_part  # noqa: E402
 
-BUILD, DATA, README = ROOT / "build", ROOT / "data", ROOT / "README.md"
-FLOAT = DATA / "checkpoints" / "blaze_float.pth"
-QAT = DATA / "checkpoints" / "qat" / "qat_3bit_per_channel.safetensors"
+BUILD, README = ROOT / "build", ROOT / "README.md"
+FLOAT = ROOT / "data" / "checkpoints" / "blaze_float.pth"
+QAT = FLOAT.parent / "qat" / "qat_3bit_per_channel.safetensors"
 REFERENCE = "float, fused and frozen"
 LAST = {"memory_format": torch.channels_last}
 
 
 class Arm(nn.Module):
-    """A detector of any kind, its size in bytes, and the engine that is set when it is made."""
+    """A detector of any kind, the bytes of its file, and the engine that is set when it is made."""
 
-    def __init__(self, run: Callable, size: int) -> None:
+    def __init__(self, run: Callable, file: Path | int) -> None:
         super().__init__()
-        self.run, self.size, self.engine = run, size, torch.backends.quantized.engine
+        self.run, self.engine = run, torch.backends.quantized.engine
+        self.kilobytes = (file if isinstance(file, int) else file.stat().st_size) / 1024
         self.eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,18 +69,11 @@ def article() -> Arm:
     return Arm(model, measure.stored_bytes(model))
 
 
-def frozen(model: nn.Module, x: Tensor) -> Arm:
-    """Trace and freeze a model, for inputs in channels_last."""
-    module, path = export.trace_frozen(model, x.contiguous(**LAST)), BUILD / "frozen.pt"
-    torch.jit.save(module, path)
-    return Arm(lambda x: module(x.contiguous(**LAST)), path.stat().st_size)
-
-
-def float_frozen(x: Tensor) -> Arm:
-    """Give the float detector the effort that int8 gets."""
-    model = detector.load_float(FLOAT, detector.QuantizableBlaze).to(**LAST)
-    model.fuse_model()
-    return frozen(model, x)
+@cache
+def images() -> list:
+    """Read the 32 scenes that everything is calibrated with."""
+    scenes = FaceFolder(ROOT / "data" / "calibration")
+    return [scenes[index].image for index in range(32)]
 
 
 def eager(engine: str) -> nn.Module:
@@ -87,29 +81,24 @@ def eager(engine: str) -> nn.Module:
     return int8.quantize_static(detector.load_float(FLOAT), images(), engine)
 
 
-def compact(path: Path, engine: str | None = None) -> Arm:
-    """Run what a compact file holds, after quantizing into it for an engine, if one is given."""
-    if engine:
-        int8.save_int8(eager(engine), path)
-    return Arm(int8.load_int8(path), path.stat().st_size)
+def frozen(model: nn.Module, x: Tensor) -> Arm:
+    """Trace and freeze a model, for inputs in channels_last."""
+    module, path = export.trace_frozen(model.to(**LAST), x.contiguous(**LAST)), BUILD / "frozen.pt"
+    torch.jit.save(module, path)
+    return Arm(lambda x: module(x.contiguous(**LAST)), path)
 
 
-@cache
-def images() -> list:
-    """Read the 32 scenes that everything is calibrated with."""
-    scenes = FaceFolder(DATA / "calibration")
-    return [scenes[index].image for index in range(32)]
+def compact(path: Path, model: nn.Module | None = None) -> Arm:
+    """Run what a compact file holds, after storing a model in it, if one is given."""
+    if model is not None:
+        int8.save_int8(model, path)
+    return Arm(int8.load_int8(path), path)
 
 
 @cache
 def graph() -> nn.Module:
     """Quantize by export."""
     return pt2e.quantize_pt2e(detector.load_float(FLOAT), images())
-
-
-def compiled(x: Tensor, threads: int) -> Arm:
-    """Lower the exported graph for one size of input."""
-    return Arm(pt2e.lower(graph(), x, threads=threads), measure.stored_bytes(graph()))
 
 
 @cache
@@ -122,15 +111,19 @@ def onnx() -> Path:
 
 def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
     """Make every variant for inputs like ``x``, or say in a sentence why it cannot run here."""
-    best = int8.default_engine()
+    best, model = int8.default_engine(), detector.load_float(FLOAT)
+    fused = detector.load_float(FLOAT, detector.QuantizableBlaze)
+    fused.fuse_model()
     makers = {
-        "float, eager": lambda: Arm(detector.load_float(FLOAT), FLOAT.stat().st_size),
-        REFERENCE: lambda: float_frozen(x),
+        REFERENCE: lambda: frozen(fused, x),
+        "float, eager": lambda: Arm(model, FLOAT),
         "int8 as in the article": article,
-        "fused, calibrated": lambda: compact(BUILD / "int8.safetensors", "qnnpack"),
-        f"engine {best}, frozen": lambda: frozen(eager(best), x),
-        "PT2E, compiled": lambda: compiled(x, threads),
-        "ONNX Runtime": lambda: Arm(runtimes.onnx_runtime(onnx(), threads), onnx().stat().st_size),
+        "fused, calibrated": lambda: compact(BUILD / "int8.safetensors", eager("qnnpack")),
+        f"the same on {best}, frozen": lambda: frozen(eager(best), x),
+        "PT2E, compiled": lambda: Arm(
+            pt2e.lower(graph(), x, threads=threads), measure.stored_bytes(graph())
+        ),
+        "ONNX Runtime": lambda: Arm(runtimes.onnx_runtime(onnx(), threads), onnx()),
         "QAT, 3-bit weights": lambda: compact(QAT),
     }
     arms: dict[str, Arm | str] = {}
@@ -144,23 +137,23 @@ def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
 
 
 def times(x: Tensor, threads: int) -> dict[str, float]:
-    """Time all variants in turns; a multiple of the reference's time each."""
-    arms = variants(x, threads)
-    arms = {REFERENCE: arms[REFERENCE], **arms}
-    here = {name: arm for name, arm in arms.items() if isinstance(arm, Arm)}
-    table = measure.compare(here, x, threads=threads, rounds=20, min_run_time=4.0)
-    print(f"==> {threads} threads, {REFERENCE}: {table.median_ms[REFERENCE]:.1f} ms", flush=True)
+    """Time all variants in turns, as multiples of the reference."""
+    arms = {name: arm for name, arm in variants(x, threads).items() if isinstance(arm, Arm)}
+    table = measure.compare(arms, x, threads=threads, rounds=20, min_run_time=4.0)
+    print(f"==> {REFERENCE}, {threads} threads: {table.median_ms[REFERENCE]:.1f} ms", flush=True)
     return dict(table.ratio)
 
 
-def rows() -> list[str]:
-    """Measure everything; a line of Markdown for each variant."""
-    val = FaceFolder(DATA / "val")
+def table() -> str:
+    """Measure everything; write a Markdown table with a row for each variant."""
+    val, threads = FaceFolder(ROOT / "data" / "val"), torch.get_num_threads()
     large = detector.preprocess(cv2.resize(val[24].image, (640, 480)))[0]
-    one, all_threads = times(large, 1), times(large, torch.get_num_threads())
+    one, every = times(large, 1), times(large, threads)
     inputs = [detector.preprocess(val[index].image)[0] for index in range(0, len(val), 30)]
-    truth, arms, lines = measure.ground_truth(val), variants(inputs[0], 1), []
+    truth, arms = measure.ground_truth(val), variants(inputs[0], 1)
     exact = detector.predict(arms[REFERENCE], val)
+    head = f"variant | AP easy / medium / hard | hard − float | SQNR | KB | 1 thread | {threads}"
+    lines = [f"| {head} |", "| --- | :-: | :-: | --: | --: | --: | --: |"]
     for name, arm in arms.items():
         if not isinstance(arm, Arm):
             lines.append(f"| {name} | *{arm}* | | | | | |")
@@ -169,25 +162,17 @@ def rows() -> list[str]:
         ap = " / ".join(f"{value:.3f}" for value in measure.widerface_ap(found, truth).values())
         step, low, high = measure.ap_difference(exact, found, truth).loc["hard"]
         sqnr = measure.head_sqnr(arms[REFERENCE], arm, inputs)["conf"]
-        lines.append(
-            f"| {name} | {ap} | {step:+.3f} [{low:+.3f}, {high:+.3f}] | {sqnr:.0f} "
-            f"| {arm.size / 1024:.0f} | {one[name]:.2f} | {all_threads[name]:.2f} |"
-        )
-    return lines
-
-
-def main() -> None:
-    """Measure, print the table, and write it into the README if asked to."""
-    warnings.filterwarnings("ignore")  # what PyTorch deprecates is the series' subject
-    BUILD.mkdir(exist_ok=True)
-    threads = torch.get_num_threads()
-    head = f"variant | AP easy / medium / hard | hard AP − float | dB | KB | 1 thread | {threads}"
-    table = "\n".join([f"| {head} |", "| --- | :-: | :-: | --: | --: | --: | --: |", *rows()])
-    print(table)
-    if "--readme" in sys.argv:
-        text = with_part(README.read_text(encoding="utf-8"), "results", table)
-        README.write_text(text, encoding="utf-8", newline="\n")
+        cells = [name, ap, f"{step:+.3f} [{low:+.3f}, {high:+.3f}]", f"{sqnr:.0f}"]
+        cells += [f"{arm.kilobytes:.0f}", f"{one[name]:.2f}", f"{every[name]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    warnings.filterwarnings("ignore")  # what PyTorch deprecates is the series' subject
+    BUILD.mkdir(exist_ok=True)
+    result = table()
+    print(result)
+    if "--readme" in sys.argv:
+        page = with_part(README.read_text(encoding="utf-8"), "results", result)
+        README.write_text(page, encoding="utf-8", newline="\n")

@@ -64,8 +64,8 @@ def join(device: str) -> tuple[str, int, int]:
     return device, dist.get_rank(), dist.get_world_size()
 
 
-def train(options: argparse.Namespace) -> nn.Module:
-    """Train with the settings of the command line; give the averaged model, in evaluation mode."""
+def train(options: argparse.Namespace) -> None:
+    """Train; store the checkpoint with its log (.csv) and its recipe (.json) beside it."""
     device, rank, options.processes = join(options.device)
     torch.manual_seed(options.seed)
     model = load_float(options.start) if options.start else initialise(Blaze(), options.seed)
@@ -74,7 +74,7 @@ def train(options: argparse.Namespace) -> nn.Module:
     recipe = {name: getattr(options, name) for name in RECIPE}
     resume = options.output.with_suffix(".resume")
     if resume.exists():
-        stored = torch.load(resume, weights_only=True)
+        stored = torch.load(resume, map_location="cpu", weights_only=True)
         if stored.pop("recipe") != recipe:
             sys.exit(f"==> {resume} belongs to a run with other settings: remove it to begin anew")
         run.load_state_dict(stored)
@@ -89,25 +89,17 @@ def train(options: argparse.Namespace) -> nn.Module:
         if run.step % 50 == 0 or run.step == options.steps:
             run.add_row()
             bar.set_postfix(loss=f"{run.rows[-1][1]:.3f}")
-        if rank == 0 and (run.step % options.save_every == 0 or run.step == options.steps):
+        if rank == 0 and (run.step % 100 == 0 or run.step == options.steps):
             part = resume.with_suffix(".part")
             torch.save({"recipe": recipe, **run.state_dict()}, part)
             part.replace(resume)
     if rank == 0:
-        finish(
-            run, options.output, recipe | {"data": options.data.name, "torch": torch.__version__}
-        )
+        recipe |= {"data": options.data.name, "torch": torch.__version__}
+        options.output.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
+        log = pd.DataFrame(run.rows, columns=LOG_COLUMNS)
+        log.to_csv(options.output.with_suffix(".csv"), index=False, float_format="%.6g")
+        save_float(run.averaged.module.eval().cpu(), options.output)
         resume.unlink()
-    return run.averaged.module.eval()
-
-
-def finish(run: TrainingRun, output: Path, recipe: dict) -> None:
-    """Store the checkpoint, with its log (.csv) and its recipe (.json) beside it."""
-    save_float(run.averaged.module.eval().cpu(), output)
-    log = pd.DataFrame(run.rows, columns=LOG_COLUMNS)
-    log.to_csv(output.with_suffix(".csv"), index=False, float_format="%.6g")
-    output.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
-    print(f"==> {output}: loss {run.rows[-1][1]:.3f} after {run.seconds:.0f} s")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,7 +114,6 @@ def main(arguments: list[str] | None = None) -> None:
     add("--seed", type=int, default=0, help="of new weights and of the batches")
     add("--device", default="cpu", help="cpu, cuda, mps; under torchrun cpu or cuda")
     add("--loaders", type=int, default=1, help="processes that prepare batches")
-    add("--save-every", type=int, default=100, help="steps between two resume files")
     add("--output", type=Path, default=ROOT / "build" / "blaze_float.pth")
     options = parser.parse_args(arguments)
     if not options.data.is_dir():

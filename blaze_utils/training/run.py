@@ -147,5 +147,5 @@ class TrainingRun:
             getattr(self, name).load_state_dict(state[name])
         for name in _COUNTS:
             setattr(self, name, state[name])
-        self._recent = state["recent"]
+        self._recent = [losses.to(self.mean.device) for losses in state["recent"]]
         torch.set_rng_state(state["rng"])

@@ -14,17 +14,7 @@ from .head import draw_head
 from .layout import Place, choose_places, hides
 from .look import View, random_look, skin_colour
 from .placing import Placed, place
-from .tools import (
-    Array,
-    Rng,
-    chance,
-    noise,
-    paint,
-    pick,
-    polygon_mask,
-    support,
-    uniform,
-)
+from .tools import Array, Rng, chance, noise, paint, pick, polygon_mask, support, uniform
 
 OVERSAMPLING = 2  # scenes are drawn at twice the size and reduced, which antialiases everything
 # Heads are drawn between these face widths (in pixels) and then scaled: fewer would lack detail,

@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 import pytest
 
 from blaze_utils import ROOMS
-from maintainers import map as house
+from docs import map as house
 
 ROOT = house.ROOT
 
@@ -67,7 +67,7 @@ def test_each_room_says_what_it_offers():
 
 def test_the_map_is_current():
     stored = house.PICTURE.read_text(encoding="utf-8")
-    assert stored == house.svg(), "run: python maintainers/map.py"
+    assert stored == house.svg(), "run: python docs/map.py"
 
 
 @pytest.mark.parametrize(

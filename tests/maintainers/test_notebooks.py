@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from nbval.plugin import get_sanitize_patterns, metadata_tags
 
 from maintainers import notebooks
-from maintainers.notebooks import LINKS, NOTEBOOKS, ROOT, SANITIZE, NotebookError, as_text, read
+from maintainers.notebooks import LINKS, NOTEBOOKS, ROOT, SANITIZE, as_text, read
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MARKER = "# NBVAL_IGNORE_OUTPUT"
@@ -164,8 +164,8 @@ def test_a_failing_cell_stops_the_run_with_its_name_and_error(tmp_path):
     small_notebook(tmp_path / "broken.ipynb", *cells)
     done = command("run", tmp_path / "broken.ipynb", folder=tmp_path)
     assert done.returncode == 1
-    assert "broken.ipynb, code cell 2 of 2: AssertionError: int8" in done.stderr
-    assert "wanted == " in done.stderr  # the cell's source
+    assert "broken.ipynb, code cell 2: " in done.stderr
+    assert "assert wanted == 'float', wanted" in done.stderr  # the cell's source
 
 
 def test_links_are_made_from_the_titles_and_made_once(monkeypatch, tmp_path):
@@ -183,16 +183,10 @@ def test_links_are_made_from_the_titles_and_made_once(monkeypatch, tmp_path):
     assert last[-1] == "← [Static](02_b.ipynb) | [Contents](../README.md)"
 
 
-def test_a_notebook_that_cannot_be_used_is_named(monkeypatch, tmp_path):
+def test_a_notebook_without_a_title_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
-    small_notebook(tmp_path / "01.ipynb", ("# not a heading", ""))
-    notebook = read(tmp_path / "01.ipynb")
-    del notebook.cells[0]
-    nbformat.write(notebook, tmp_path / "01.ipynb")
-    with pytest.raises(NotebookError, match="01.ipynb: no '# ' heading"):
-        notebooks.linked()
-    (tmp_path / "01.ipynb").write_text('{"cells": [')
-    with pytest.raises(NotebookError, match="01.ipynb"):
+    nbformat.write(new_notebook(cells=[new_code_cell("# not a heading")]), tmp_path / "01.ipynb")
+    with pytest.raises(SystemExit, match="01.ipynb: no '# ' heading"):
         notebooks.linked()
 
 

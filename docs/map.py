@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from blaze_utils import ROOMS  # noqa: E402
 
-PACKAGE, PICTURE = ROOT / "blaze_utils", ROOT / "docs" / "map.svg"
+PACKAGE, PICTURE = ROOT / "blaze_utils", Path(__file__).with_suffix(".svg")
 
 
 def tree(path: Path) -> ast.Module:
@@ -65,5 +65,4 @@ def svg() -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(svg(), encoding="utf-8", newline="\n")
