@@ -6,6 +6,7 @@ differ in line style too.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -47,7 +48,13 @@ def draw_boxes(
     for x1, y1, x2, y2 in np.asarray(boxes, float):
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.5, ls=style))
     paper = {"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.8}
-    ink = {"color": "white", "fontsize": 7, "va": "bottom", "clip_on": True, "bbox": paper}
+    ink: dict[str, Any] = {
+        "color": "white",
+        "fontsize": 7,
+        "va": "bottom",
+        "clip_on": True,
+        "bbox": paper,
+    }
     for box, score in zip(boxes, [] if scores is None else scores, strict=False):
         ax.text(box[0], box[1], f"{score:.2f}", **ink)
 
@@ -55,7 +62,7 @@ def draw_boxes(
 def draw_landmarks(ax: Axes, landmarks: np.ndarray, size: float = 12) -> None:
     """Mark five points a face, [N, 5, 2] in pixels: eyes yellow, nose blue, mouth pink."""
     points = np.asarray(landmarks, float)
-    style = {"s": size, "edgecolors": "black", "linewidths": 0.3, "zorder": 3}
+    style: dict[str, Any] = {"s": size, "edgecolors": "black", "linewidths": 0.3, "zorder": 3}
     for index, colour in enumerate(LANDMARK_COLOURS):
         ax.scatter(*points[:, index].T, color=colour, **style)
 
@@ -121,7 +128,8 @@ def draw_network(ax: Axes, outputs: Mapping[str, tuple[int, ...]], taps: Mapping
         taps: name of a layer and what leaves it there, drawn as an arrow with that text.
     """
     x = 0.0
-    arrow = {"arrowstyle": "<-", "color": OTHER}
+    below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8}
+    below["arrowprops"] = {"arrowstyle": "<-", "color": OTHER}
     for name, (_, channels, height, width) in outputs.items():
         tall, wide = height**0.5, 0.6 + channels / 48
         middle, shape = x + wide / 2, f"{channels}×{height}×{width}"
@@ -129,7 +137,6 @@ def draw_network(ax: Axes, outputs: Mapping[str, tuple[int, ...]], taps: Mapping
         ax.text(middle, tall / 2 + 0.5, name, ha="center", va="bottom", fontsize=8, rotation=45)
         ax.text(middle, 0, shape, ha="center", va="center", fontsize=7, rotation=90)
         if name in taps:
-            below = {"ha": "center", "va": "top", "fontsize": 8, "arrowprops": arrow}
             ax.annotate(taps[name], (middle, -tall / 2), (middle, -12), **below)
         x += wide + 0.5
     ax.set(xlim=(-0.5, x), ylim=(-16, 13))

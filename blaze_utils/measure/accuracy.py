@@ -5,17 +5,16 @@ Predictions are ``{image: [N, 5]}``, rows x1, y1, x2, y2, score in any order; a 
 numpy arrays or tensors, in pixels of the image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from torchvision.ops import box_iou
 
-from blaze_utils.data import FaceFolder, difficulty
+from blaze_utils.data import FaceFolder, FaceLabels, Sample, difficulty
 from blaze_utils.detector import predict
 
 SETTINGS = ("easy", "medium", "hard")
@@ -52,7 +51,9 @@ class _Matches(NamedTuple):
     truth_images: np.ndarray
 
 
-def evaluate(model: nn.Module, dataset: Dataset, long_side: int | None = 640) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, dataset: Sequence[Sample], long_side: int | None = 640
+) -> dict[str, float]:
     """Average precision of a detector on a labelled data set, by WIDER FACE's protocol.
 
     Returns:
@@ -65,7 +66,7 @@ def evaluate(model: nn.Module, dataset: Dataset, long_side: int | None = 640) ->
     return widerface_ap(predict(model, dataset, long_side), truth)
 
 
-def ground_truth(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
+def ground_truth(dataset: Sequence[Sample]) -> dict[str, dict[str, np.ndarray]]:
     """The faces of a labelled data set with their difficulty, as ``widerface_ap`` takes it.
 
     Returns:
@@ -75,8 +76,8 @@ def ground_truth(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
     Raises:
         ValueError: an image is without labels, as in ``PhotoFolder``.
     """
-    # A FaceFolder knows its labels without reading the images.
-    if isinstance(dataset, FaceFolder):
+    labels: Mapping[str, FaceLabels | None]
+    if isinstance(dataset, FaceFolder):  # knows its labels without reading the images
         labels = dataset.labels
     else:
         samples = (dataset[index] for index in range(len(dataset)))
@@ -331,13 +332,12 @@ def _bootstrap(predictions: Predictions, truth: Truth, draws: np.ndarray) -> np.
     columns = []
     for setting in SETTINGS:
         wanted = _wanted(truth, setting)
-        totals = []
-        for mask in _verdicts(matches, wanted):
-            counts = np.zeros((draws.shape[1], len(WIDER_THRESHOLDS)))
-            np.add.at(counts, (matches.images[mask], reached[mask]), 1)
-            totals.append(draws @ counts.cumsum(axis=1))
+        counts = np.zeros((2, draws.shape[1], len(WIDER_THRESHOLDS)))  # found and counted
+        for count, mask in zip(counts, _verdicts(matches, wanted), strict=True):
+            np.add.at(count, (matches.images[mask], reached[mask]), 1)
+        found, counted = draws @ counts.cumsum(axis=-1)
         faces = draws @ np.bincount(matches.truth_images[wanted], minlength=draws.shape[1])
-        columns.append(_area(*_rates(*totals, faces[:, None])))
+        columns.append(_area(*_rates(found, counted, faces[:, None])))
     return np.stack(columns, axis=1)
 
 

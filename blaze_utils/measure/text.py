@@ -1,7 +1,5 @@
 """Figures that differ a little from one processor to the next, as the notebooks print them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +11,8 @@ def approx(value: Any, digits: int = 3) -> Any:
     """Write every float as text with a sign in front: 0.8736 becomes ``"≈ 0.874"``.
 
     The sign tells the reader that the digits may differ on another machine, and ``make test`` not
-    to compare them (``tests/sanitize.cfg``).  A bound on the figure belongs into the same cell.
+    to compare them (``tests/sanitize.cfg``). Assert a bound on the figure in the same cell. Keep
+    tables well below 80 characters: pandas wraps wider ones, and where depends on the digits.
 
     Args:
         value: a number, or a Series, DataFrame or mapping of them; its axes stay as they are.
