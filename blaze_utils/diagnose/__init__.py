@@ -1,16 +1,7 @@
-"""What stands between a model and a working int8 conversion: ``diagnose``.
+"""What stands between a model of yours and int8: ``diagnose``, and ``checks`` to copy."""
 
-For any eager ``nn.Module`` at any stage: float, with stubs, fused, prepared, calibrated, converted,
-prepared for quantization-aware training. The modules build on each other in this order:
+from . import checks
+from .findings import CODES, Finding, Findings, diagnose
+from .trial import InFloat
 
-- table, finding: what is returned;
-- anatomy: what kind of module is this?
-- calls, recording, watching, running: one run of a copy, written down;
-- failure, structure, conversion, remedies, operators, chains, calibration: the checks;
-- diagnosis: puts it together.
-"""
-
-from .diagnosis import diagnose
-from .finding import CODES, Finding, Findings
-
-__all__ = ["CODES", "Finding", "Findings", "diagnose"]
+__all__ = ["CODES", "Finding", "Findings", "InFloat", "checks", "diagnose"]

@@ -218,7 +218,7 @@ def exact(module: nn.Module, x: Tensor) -> Tensor | None:
         result = _weighted(module, x)
     else:
         kinds = [k for k in type(module).__mro__ if k.__module__.startswith("torch.nn.modules.")]
-        if kinds[0] is nn.Module or not is_int8(module):
+        if kinds[0] is nn.Module or not is_int8(module) or list(module.children()):
             return None
         twin = copy.copy(module)
         twin.training = False  # convert makes norms in training mode; int8 has none
@@ -246,7 +246,7 @@ def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
     """How far each layer of a converted model is from exact arithmetic on its own integers.
 
     The model runs once. A layer that computes what it should has 0.0, on every processor. A sum
-    that saturates, a kernel that writes in the wrong place or reads what was never written has more.
+    that saturates, or a kernel that reads what was never written, has more.
 
     Returns:
         By dotted name, the share of results that are more than one step away (``wrong_share``), the
