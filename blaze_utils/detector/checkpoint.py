@@ -194,7 +194,7 @@ def _explain(
             f"the file has {len(found)} ({some(unknown or found)})"
         )
     if unknown:
-        return f"{len(unknown)} names of the file are unknown ({some(unknown)})"
+        return f"the file has names that the network has not ({some(unknown)})"
     forms = [
         f"{name}: the network has {_form(wanted[name])}, the file {_form(inside[name])}"
         for name in wrong

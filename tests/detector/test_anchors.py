@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from blaze_utils.detector.anchors import (
-    decode_boxes, decode_landmarks, encode_boxes, encode_landmarks, match, prior_boxes,
+    decode_boxes,
+    decode_landmarks,
+    encode_boxes,
+    encode_landmarks,
+    match,
+    prior_boxes,
 )
 
 

@@ -1,12 +1,21 @@
 """Detection: preprocessing, and the way back from the network's outputs to the image's pixels."""
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from blaze_utils.detector.anchors import encode_boxes, encode_landmarks, prior_boxes
-from blaze_utils.detector.finding import detect, preprocess
-from blaze_utils.detector.model import Blaze, MEAN_BGR
+from blaze_utils.data import Sample
+from blaze_utils.detector import (
+    MEAN_BGR,
+    Blaze,
+    detect,
+    evaluating,
+    predict,
+    preprocess,
+    prior_boxes,
+)
+from blaze_utils.detector.anchors import encode_boxes, encode_landmarks
 
 
 class Planted(nn.Module):
@@ -48,13 +57,16 @@ def test_input_is_the_image_minus_the_mean_padded_with_zeros():
     assert x[0, :, 20:].abs().max() == 0 and x[0, :, :, 33:].abs().max() == 0
 
 
-@pytest.mark.parametrize("size, long_side, scale, input_size", [
-    ((300, 1280), 640, 0.5, (160, 640)),
-    ((1280, 300), 640, 0.5, (640, 160)),
-    ((100, 200), 640, 1.0, (112, 208)),
-    ((1000, 800), None, 1.0, (1008, 800)),
-    ((1, 5000), 500, 0.1, (16, 512)),
-])
+@pytest.mark.parametrize(
+    "size, long_side, scale, input_size",
+    [
+        ((300, 1280), 640, 0.5, (160, 640)),
+        ((1280, 300), 640, 0.5, (640, 160)),
+        ((100, 200), 640, 1.0, (112, 208)),
+        ((1000, 800), None, 1.0, (1008, 800)),
+        ((1, 5000), 500, 0.1, (16, 512)),
+    ],
+)
 def test_larger_images_are_reduced_and_smaller_ones_kept(size, long_side, scale, input_size):
     x, found = preprocess(grey_image(*size), long_side)
     assert found == scale and tuple(x.shape[2:]) == input_size
@@ -67,10 +79,16 @@ def test_reduction_averages_areas():
     np.testing.assert_allclose(x[0, 0].numpy(), 100 - MEAN_BGR[0])
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8),
-    np.zeros((8, 8, 3), np.float32), None,
-])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        None,
+    ],
+)
 def test_what_is_no_bgr_image_is_refused(image):
     with pytest.raises(ValueError, match=r"expected a uint8 array \[H, W, 3\]"):
         preprocess(image)
@@ -133,9 +151,40 @@ def test_modes_are_restored_after_an_error():
     assert model.training
 
 
-def test_the_real_network_takes_an_image_of_any_size():
+def test_an_exported_graph_gets_its_training_mode_back():
+    """Its flag ``training`` says nothing: torchao's ``eval()`` rewrites the batch norms."""
+    pt2e = pytest.importorskip("torchao.quantization.pt2e")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    graph = torch.export.export(net, (torch.zeros(2, 3, 8, 8),)).module()
+    pt2e.allow_exported_model_train_eval(graph)
+
+    def learns():
+        return [node.args[5] for node in graph.graph.nodes if "batch_norm" in str(node.target)]
+
+    for mode in (True, False):
+        graph.train(mode)
+        with evaluating(graph):
+            assert learns() == [False]
+        assert learns() == [mode]
+
+
+def test_predict_names_its_images_and_gives_rows():
+    model = Planted([((10.0, 10.0, 20.0, 20.0), 0.3, 0), ((40.0, 40.0, 60.0, 60.0), 0.7, 1)])
+    samples = [
+        Sample("e/a.jpg", grey_image(64, 64), None),
+        Sample("b.jpg", grey_image(48, 64), None),
+    ]
+    found = predict(model, samples, score_threshold=0.2)
+    assert list(found) == ["e/a.jpg", "b.jpg"] and found["b.jpg"].dtype == np.float32
+    expected = [[40, 40, 60, 60, 0.7], [10, 10, 20, 20, 0.3]]
+    np.testing.assert_allclose(found["e/a.jpg"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["b.jpg"][0], [40, 40, 60, 48, 0.7], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(37, 101), (1, 1), (1, 10_000), (10_000, 1), (17, 3)])
+def test_the_real_network_takes_an_image_of_any_size(size):
     torch.manual_seed(0)
-    found = detect(Blaze(), grey_image(37, 101), score_threshold=0.0)
-    assert len(found) > 0
-    assert (found.scores.diff() <= 0).all()
-    assert found.boxes.min() >= 0 and (found.boxes.amax(dim=0) <= torch.tensor([101, 37] * 2)).all()
+    found = detect(Blaze(), grey_image(*size), score_threshold=0.0)
+    assert len(found) > 0 and (found.scores.diff() <= 0).all()
+    limits = torch.tensor([size[1], size[0]] * 2)
+    assert (found.boxes >= 0).all() and (found.boxes <= limits).all()

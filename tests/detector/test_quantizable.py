@@ -1,5 +1,7 @@
 """The quantizable twin: the same network in float, and whole in int8."""
+
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +18,14 @@ from torch.ao.quantization import (
     prepare_qat,
 )
 
-from blaze_utils.measure.cost import count_operators
-from blaze_utils.detector.model import Blaze, join_heads
-from blaze_utils.detector.quantizable import QuantizableBlaze, QuantizableBlazeBlock
-from blaze_utils.int8.eager import default_engine
-from maintainers.train import initialise
+from blaze_utils.detector import Blaze, QuantizableBlaze, join_heads, load_float
+from blaze_utils.detector.quantizable import QuantizableBlazeBlock
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning",
-                                        "ignore:.*(quantize_per_tensor|reduce_range):UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is deprecated:DeprecationWarning",
+    "ignore:.*(quantize_per_tensor|reduce_range):UserWarning",
+)
+SHIPPED = Path(__file__).parents[2] / "data" / "checkpoints" / "blaze_float.pth"
 CONVOLUTIONS = sum(isinstance(m, nn.Conv2d) for m in Blaze().modules())
 BLOCKS = 11
 
@@ -31,22 +33,15 @@ BLOCKS = 11
 @pytest.fixture(autouse=True)
 def engine():
     before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = default_engine()
-    yield
+    engines = torch.backends.quantized.supported_engines
+    torch.backends.quantized.engine = "fbgemm" if "fbgemm" in engines else "qnnpack"
+    yield torch.backends.quantized.engine
     torch.backends.quantized.engine = before
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """A float Blaze whose batch norms have something to fold."""
-    model = initialise(Blaze(), seed=2).eval()
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values, low in ((module.weight, 0.5), (module.running_var, 0.5),
-                                (module.bias, -0.5), (module.running_mean, -0.5)):
-                values.data.copy_(low + torch.rand(values.shape, generator=generator))
-    return model
+    return load_float(SHIPPED)
 
 
 @pytest.fixture
@@ -96,7 +91,8 @@ def test_the_last_relu_of_a_block_is_one_with_its_addition(twin):
     calls = []
     for block in blocks:
         block.skip_add_relu.activation_post_process.register_forward_hook(
-            lambda module, inputs, output: calls.append(float(output.min())))
+            lambda module, inputs, output: calls.append(float(output.min()))
+        )
     run(twin)
     assert len(calls) == BLOCKS and min(calls) >= 0
 
@@ -106,12 +102,6 @@ def test_another_block_class_can_be_given():
         pass
 
     assert count(QuantizableBlaze(Block), Block) == BLOCKS
-
-
-@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 3, 50, 64), (1, 3, 0, 64)])
-def test_unfit_inputs_are_refused(twin, shape):
-    with pytest.raises(ValueError, match=r"network takes|multiples of 16"):
-        twin(torch.zeros(shape))
 
 
 def test_fusing_leaves_no_batch_norm_and_no_relu(twin):
@@ -157,13 +147,7 @@ def test_everything_between_the_stubs_is_int8(int8):
     assert count(int8, nnq.Conv2d, nn.intrinsic.quantized.ConvReLU2d) == CONVOLUTIONS
     assert count(int8, nnq.QFunctional) == BLOCKS
     assert list(int8.parameters()) == []
-    operators = count_operators(int8, picture())
-    assert operators["quantized::add_relu"] == BLOCKS
-    assert operators["quantized::conv2d"] + operators["quantized::conv2d_relu"] == CONVOLUTIONS
-    assert operators["aten::quantize_per_tensor"] == 1
-    assert operators["aten::dequantize"] == 6, "once for each head and stride"
-    left = {"aten::batch_norm", "aten::relu", "aten::conv2d", "quantized::cat"}
-    assert not left & {*operators.index}
+    assert count(int8, nn.BatchNorm2d, nn.ReLU, nn.Conv2d) == 0
 
 
 def test_the_heads_are_dequantized_one_by_one_before_they_are_joined(int8):
@@ -182,10 +166,10 @@ def test_int8_is_close_to_float(trained, int8):
         assert (ours - theirs).square().mean() < 0.1 * theirs.square().mean()
 
 
-def test_trained_with_fake_quantization_it_converts_to_the_same_layers(twin, int8):
+def test_trained_with_fake_quantization_it_converts_to_the_same_layers(twin, int8, engine):
     twin = QuantizableBlaze().train()
     twin.fuse_model()
-    twin.qconfig = get_default_qat_qconfig(default_engine())
+    twin.qconfig = get_default_qat_qconfig(engine)
     prepare_qat(twin, inplace=True)
     assert count(twin, nniqat.ConvBnReLU2d, nniqat.ConvBn2d, nniqat.ConvReLU2d) > 0
     before = twin.conv1[0].weight.detach().clone()
