@@ -116,10 +116,8 @@ def widerface_ap(predictions: Predictions, ground_truth: Truth) -> dict[str, flo
         ValueError: predictions for an image that ``ground_truth`` lacks.
     """
     matches = _wider_matches(predictions, ground_truth)
-    return {
-        setting: average_precision(_wider_curve(matches, ground_truth, setting))
-        for setting in SETTINGS
-    }
+    curves = {s: _curve(matches, _wanted(ground_truth, s), WIDER_THRESHOLDS) for s in SETTINGS}
+    return {setting: average_precision(curve) for setting, curve in curves.items()}
 
 
 def precision_recall(
@@ -129,7 +127,8 @@ def precision_recall(
 
     ``setting`` is ``"easy"``, ``"medium"`` or ``"hard"``. Thresholds are normalised scores.
     """
-    return _wider_curve(_wider_matches(predictions, ground_truth), ground_truth, setting)
+    matches = _wider_matches(predictions, ground_truth)
+    return _curve(matches, _wanted(ground_truth, setting), WIDER_THRESHOLDS)
 
 
 def average_precision(curve: PrecisionRecall) -> float:
@@ -159,8 +158,7 @@ def ap_interval(
         Indexed easy, medium, hard: ``AP``, ``low``, ``high``.
     """
     draws = _draws(len(truth), resamples, seed)
-    rows = _bootstrap(predictions, truth, draws)
-    return _interval(rows, "AP")
+    return _interval(_bootstrap(predictions, truth, draws), "AP")
 
 
 def ap_difference(
@@ -296,10 +294,6 @@ def _curve(matches: _Matches, wanted: np.ndarray, thresholds: np.ndarray) -> Pre
     reached = np.searchsorted(-matches.scores, -thresholds, side="right")
     found, counted = (np.append(0, np.cumsum(mask))[reached] for mask in _verdicts(matches, wanted))
     return PrecisionRecall(*_rates(found, counted, wanted.sum()), thresholds)
-
-
-def _wider_curve(matches: _Matches, truth: Truth, setting: str) -> PrecisionRecall:
-    return _curve(matches, _wanted(truth, setting), WIDER_THRESHOLDS)
 
 
 def _wanted(truth: Truth, setting: str) -> np.ndarray:

@@ -97,7 +97,7 @@ def latency(
         function: a model in evaluation mode, or any callable.
         inputs: real ones. Time depends on the data: max pooling is faster on zeros.
         threads: for PyTorch's operators, restored afterwards; OpenCV and numpy keep their own.
-        min_run_time: seconds to go on measuring, after a first call that does not count.
+        min_run_time: seconds to go on measuring, after a few calls that do not count.
 
     Raises:
         ValueError: a model in training mode, which would be slower and change its statistics.
@@ -182,11 +182,13 @@ class _Arm:
             timer=self.clock,
         )
         self.blocks: list[np.ndarray] = []  # per call: wall time in s, CPU time in s, faults
+        with torch.inference_mode():
+            self.timer.timeit(1)  # calls it three times: TorchScript still compiles in the second
 
     def measure(self, seconds: float) -> _Arm:
         with torch.inference_mode():
             blocks = self.timer.blocked_autorange(min_run_time=seconds)
-        # The notes before these belong to the search for a block size, which also warms up.
+        # The notes before these belong to the search for a block size.
         notes = np.array(self.clock.notes[-2 * len(blocks.times) :])
         costs = (notes[1::2] - notes[::2]) / blocks.number_per_run
         self.blocks.append(np.column_stack([blocks.times, costs]))
@@ -227,7 +229,7 @@ def operator_times(
         model: in evaluation mode; a TorchScript module too.
         example: a real input, as for ``latency``.
         threads: for PyTorch's operators; restored afterwards.
-        runs: how many calls are averaged, after one that does not count.
+        runs: how many calls are averaged, after three that do not count.
 
     Returns:
         Milliseconds (self CPU time), indexed by the operator's name, largest first.
@@ -237,7 +239,8 @@ def operator_times(
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            model(example)
+            for _ in range(3):  # TorchScript still compiles in the second
+                model(example)
             recorded = _profile(model, example, runs)
     finally:
         torch.set_num_threads(before)
@@ -293,11 +296,13 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> pd.DataFrame:
         One row per module, in the model's order, indexed by its dotted name: ``kind`` (the class),
         ``output`` (shape as a tuple; None if not a tensor or not called), ``parameters``, ``macs``.
     """
-    shapes: dict[str, tuple[int, ...] | None] = {}
-    hooks = [
-        module.register_forward_hook(_shape_recorder(shapes, name))
-        for name, module in model.named_modules()
-    ]
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def keep_shape(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[module] = tuple(output.shape)
+
+    hooks = [module.register_forward_hook(keep_shape) for module in model.modules()]
     counter = FlopCounterMode(display=False)
     try:
         with counter, torch.no_grad():
@@ -310,7 +315,7 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> pd.DataFrame:
         {
             "module": name,
             "kind": type(module).__name__,
-            "output": shapes.get(name),
+            "output": shapes.get(module),
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
             "macs": _macs(module, f"{root}.{name}" if name else root, flops),
         }
@@ -323,10 +328,3 @@ def _macs(module: nn.Module, name: str, flops: Mapping[str, Mapping[Any, int]]) 
     if name in flops:
         return sum(flops[name].values()) // 2  # a multiply-add is two floating-point operations
     return sum(_macs(child, f"{name}.{key}", flops) for key, child in module.named_children())
-
-
-def _shape_recorder(shapes: dict[str, tuple[int, ...] | None], name: str) -> Callable[..., None]:
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes[name] = tuple(output.shape) if isinstance(output, torch.Tensor) else None
-
-    return record
