@@ -48,9 +48,11 @@ def load_widerface_ground_truth(folder: str | Path) -> dict[str, dict[str, np.nd
             odd += [name] * int((size <= 0).any(axis=1).sum())
     for setting in SETTINGS:
         with _opened(Path(folder) / f"wider_{setting}_val.mat") as lists:
-            for image, cell in zip(truth.values(), _images(lists["gt_list"]), strict=True):
-                image[setting] = np.zeros(len(image["boxes"]), bool)
-                image[setting][np.arange(len(image["boxes"]))[cell.ravel() - 1]] = True
+            for (name, image), cell in zip(truth.items(), _images(lists["gt_list"]), strict=True):
+                # MATLAB counts from 1.
+                image[setting] = np.isin(np.arange(1, 1 + len(image["boxes"])), cell)
+                if image[setting].sum() != cell.size:
+                    raise ValueError(f"{name} has not got the faces {cell.ravel()}")
     if odd:
         warnings.warn(
             f"{folder}: {len(odd)} faces have a side of 0 or below, the first in {odd[0]}; they "
