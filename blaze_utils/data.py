@@ -47,7 +47,7 @@ KINDS = {
     rb"\Z": "an empty file",
     rb"\xff\xd8\xff": "a JPEG image",
     rb"\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|BM....\0\0\0\0|....ftypavi": "an image",
-    rb"....ftyp(hei|hev|mif|msf)": "HEIC, which OpenCV cannot read: export it as JPEG",
+    rb"....ftyp(hei|hev|mif|msf)": "HEIC, which OpenCV cannot read (export it as JPEG)",
     rb"....ftyp|RIFF....AVI|\x1aE\xdf\xa3": "a video",
     rb"\xff\xfe|\xfe\xff": "text in UTF-16",
     rb"%PDF": "a PDF document",
@@ -256,6 +256,9 @@ def _lines(path: str | Path) -> list[str]:
         if len(filled) < 2 or not filled[1].isdecimal():
             raise DataError(f"{path}:1: expected '# name', got {_foreign(filled[0])}")
         _mark_names(lines, path)
+        if Path(path).name == LABEL_FILE:
+            message = f"{path}: WIDER FACE's own list, which has boxes but no landmarks"
+            warnings.warn(message, stacklevel=3)
     widths = [len(line.split()) for line in filled if line[0] != "#"]
     if text[-1] != "\n" and filled[-1][0] != "#" and widths[-1] < max(widths):
         raise DataError(f"{path}:{len(lines)}: the file is cut off within this line")
@@ -422,7 +425,7 @@ class PhotoFolder:
         kinds = {kind: [] for kind in self.skipped.values()}
         for name, kind in self.skipped.items():
             kinds[kind].append(name)
-        summary = "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items())
+        summary = "; ".join(f"{some(names)}: {kind}" for kind, names in kinds.items())
         if not self.names:
             raise FileNotFoundError(f"{self.root}: no images. {summary}")
         if summary:

@@ -86,8 +86,8 @@ if cv2.haveImageWriter("a.avif"):  # not in every build of OpenCV
     SUFFIXES.append(".avif")
 
 SKIPPED = {
-    "a.heic": (HEIC, "HEIC, which OpenCV cannot read: export it as JPEG"),
-    "phone.jpg": (HEIC, "HEIC, which OpenCV cannot read: export it as JPEG"),
+    "a.heic": (HEIC, "HEIC, which OpenCV cannot read (export it as JPEG)"),
+    "phone.jpg": (HEIC, "HEIC, which OpenCV cannot read (export it as JPEG)"),
     "empty.jpg": (b"", "an empty file"),
     "notes.txt": (b"not a picture\n", "text"),
     "page.jpg": (b"<!DOCTYPE html>\n<html>404</html>", "an HTML page (the download went wrong)"),
@@ -138,7 +138,7 @@ def test_every_photograph_is_read_or_named(tmp_path):
     assert photos.skipped == {name: kind for name, (_, kind) in SKIPPED.items()}
     assert len(caught) == 1
     assert f"{len(SKIPPED)} files are not read" in str(caught[0].message)
-    assert "export it as JPEG: a.heic, phone.jpg;" in str(caught[0].message)
+    assert "a.heic, phone.jpg: HEIC, which OpenCV cannot read" in str(caught[0].message)
     assert [sample.name for sample in photos] == photos.names and photos[0].labels is None
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_image_is_named_with_what_it_is(tmp_path, name):
     kind = SKIPPED[name][1]
     with pytest.raises(FileNotFoundError) as caught:
         PhotoFolder(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: no images. {kind}: one/{name}"
+    assert str(caught.value) == f"{tmp_path}: no images. one/{name}: {kind}"
     with pytest.raises(DataError) as caught:
         read_image(tmp_path / "one" / name)
     assert str(caught.value) == f"{tmp_path / 'one' / name}: no image: this is {kind}"
@@ -189,5 +189,5 @@ def test_folders_that_are_missing_or_empty(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows lets only some users make links")
 def test_a_broken_link_is_named(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(FileNotFoundError, match="a broken link, or no ordinary file: a.jpg"):
+    with pytest.raises(FileNotFoundError, match="a.jpg: a broken link, or no ordinary file"):
         PhotoFolder(tmp_path)
