@@ -159,8 +159,8 @@ def what_is(path: str | Path) -> str:
 
 def some(names: Iterable[object], separator: str = ", ") -> str:
     """The first names of many, for a message, and how many more there are."""
-    first, rest = (names := [str(name) for name in names])[:3], names[3:]
-    return separator.join([*first, f"and {len(rest)} more"] if rest else first)
+    texts = [str(name) for name in names]
+    return separator.join(texts[:3] + [f"and {len(texts) - 3} more"] * (len(texts) > 3))
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -222,11 +222,10 @@ def read_labels(path: str | Path) -> dict[str, FaceLabels]:
     tables = {name: np.reshape(faces, (-1, 25)) for name, faces in rows.items()}
     numbers, boxes, _ = np.split(np.concatenate(list(tables.values())), [1, 5], axis=1)
     if (boxes % 1).any() and boxes.min() >= 0 and boxes.max() <= 1:
-        raise DataError(
-            f"{path}:{numbers[0, 0]:.0f}: boxes relative to the image, as in YOLO's format; "
-            "expected pixels"
-        )
-    labels, odd = {}, []
+        where = f"{path}:{numbers[0, 0]:.0f}"
+        raise DataError(f"{where}: relative boxes, as in YOLO's format; expected pixels")
+    labels: dict[str, FaceLabels] = {}
+    odd: list[float] = []
     for name, table in tables.items():
         table[:, 3:5] += table[:, 1:3]
         table = table.astype(np.float32)
@@ -234,11 +233,9 @@ def read_labels(path: str | Path) -> dict[str, FaceLabels]:
         odd.extend(table[~good, 0])
         labels[name] = _labels(table[good, 1:])
     if odd:
-        warnings.warn(
-            f"{path}:{odd[0]:.0f}: left out, as the face has no width or height "
-            f"({len(odd)} of {len(boxes)} faces in this file)",
-            stacklevel=2,
-        )
+        where = f"{path}:{odd[0]:.0f}"
+        faces = f"({len(odd)} of {len(boxes)} faces in this file)"
+        warnings.warn(f"{where}: left out, as it has no width or height {faces}", stacklevel=2)
     return labels
 
 
@@ -248,7 +245,7 @@ def _lines(path: str | Path) -> list[str]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text, but {what_is(path)} ({error})") from error
-    lines = text.splitlines()
+    lines = text.rstrip().splitlines()
     filled = [line.strip() for line in lines if line.strip()]
     if not filled:
         raise DataError(f"{path}:1: the file is empty, expected '# name' lines")
@@ -309,16 +306,13 @@ def _numbers(words: list[str], where: str) -> list[float]:
         raise DataError(f"{where}: {error}") from None
     if not all(abs(value) <= LARGEST for value in values):  # written so that NaN fails too
         raise DataError(f"{where}: a number is not finite, or beyond {LARGEST:g}")
-    unknown, attributes = [-1.0] * 15, [0.0, 0.0, 1.0, 0.0, 1.0]
+    points = values[4:19] if len(values) > 10 else [-1.0] * 15
+    attributes = values[20:] or [0.0, 0.0, 1.0, 0.0, 1.0]
     if len(values) == 10:
         attributes[0] = values[7]
     elif len(values) == 20 and values[19] >= 0:
         attributes[0] = max(1.0 - values[19], 0.0)
-    return [
-        *values[:4],
-        *(values[4:19] if len(values) > 10 else unknown),
-        *(values[20:] or attributes),
-    ]
+    return [*values[:4], *points, *attributes]
 
 
 def _labels(table: np.ndarray) -> FaceLabels:
@@ -422,7 +416,7 @@ class PhotoFolder:
                 elif not path.name.startswith("."):
                     self.skipped[name] = reason
         self.names.sort()
-        kinds = {kind: [] for kind in self.skipped.values()}
+        kinds: dict[str, list[str]] = {kind: [] for kind in self.skipped.values()}
         for name, kind in self.skipped.items():
             kinds[kind].append(name)
         summary = "; ".join(f"{some(names)}: {kind}" for kind, names in kinds.items())

@@ -39,19 +39,13 @@ def prior_boxes(size: tuple[int, int]) -> Tensor:
     """Prior boxes for a network input.
 
     Args:
-        size: (height, width) in pixels, positive; a level has ceil(size / stride) rows and columns.
+        size: (height, width) in pixels; a level has ceil(size / stride) rows and columns.
 
     Returns:
         float32 ``[P, 4]``, rows cx, cy, w, h in pixels: stride 8 first, then stride 16; within a
         level by rows, then columns, then sizes; centres at (index + 0.5) * stride; not clipped.
-
-    Raises:
-        ValueError: a side is not positive.
     """
-    height, width = size
-    if height <= 0 or width <= 0:
-        raise ValueError(f"size must be a positive (height, width), got {(height, width)}")
-    return torch.cat([_level_priors(height, width, stride, sides) for stride, sides in LEVELS])
+    return torch.cat([_level_priors(*size, stride, sides) for stride, sides in LEVELS])
 
 
 def encode_boxes(boxes: Tensor, priors: Tensor) -> Tensor:

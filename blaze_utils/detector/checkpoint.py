@@ -76,8 +76,12 @@ def load_float(path: str | Path, model_factory: Callable[[], nn.Module] = Blaze)
     return model.eval()
 
 
-def _kind(path: Path) -> str:
-    """What a file is; of a zip archive, what lies in it tells."""
+def stored_kind(path: Path) -> str:
+    """Say in words what a file of weights is; of a zip archive, what lies in it tells.
+
+    Raises:
+        CheckpointError: there is no such file, or it is a folder.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: " + ("a folder" if path.is_dir() else "no such file"))
     kind = what_is(path)
@@ -99,7 +103,7 @@ def _kind(path: Path) -> str:
 
 def _read(path: Path) -> object:
     """What a file holds, read without running any of it."""
-    kind = _kind(path)
+    kind = stored_kind(path)
     try:
         if kind in (CHECKPOINT, "a Python pickle"):
             return torch.load(path, map_location="cpu", weights_only=True)

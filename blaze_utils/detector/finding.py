@@ -65,7 +65,7 @@ def preprocess(image: np.ndarray, long_side: int | None = 640) -> tuple[Tensor, 
     if scale < 1.0:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    pixels = torch.from_numpy(image.astype(np.float32) - np.float32(MEAN_BGR))
+    pixels = torch.from_numpy(image.astype(np.float32) - np.asarray(MEAN_BGR, np.float32))
     right, bottom = (-side % SIZE_MULTIPLE for side in (image.shape[1], image.shape[0]))
     # After the mean is subtracted, the mean colour is 0.
     padded = nn.functional.pad(pixels.permute(2, 0, 1), (0, right, 0, bottom))

@@ -53,6 +53,11 @@ READ = {
     "names of Windows": ("# e\\a.jpg\n1 2 3 4\n", {"e/a.jpg": [[1, 2, 4, 6]]}),
     "no space, tabs": ("#a.jpg\n1\t2\t3\t4\n", {"a.jpg": [[1, 2, 4, 6]]}),
     "no line end": ("# a.jpg\n1 2 3 4", {"a.jpg": [[1, 2, 4, 6]]}),
+    "blank lines at the end": ("# a.jpg\n1 2 3 4\n\n \n", {"a.jpg": [[1, 2, 4, 6]]}),
+    "WIDER FACE, blank line at the end": (
+        "a.jpg\n1\n1 2 3 4 0 0 0 0 0 0 \n\n",
+        {"a.jpg": [[1, 2, 4, 6]]},
+    ),
     "fractions": ("# a.jpg\n0.5 0.5 3.25 1e1\n", {"a.jpg": [[0.5, 0.5, 3.75, 10.5]]}),
     "beyond the image": ("# a.jpg\n-3 -4 5 6\n", {"a.jpg": [[-3, -4, 2, 2]]}),
     "one small pixel": ("# a.jpg\n0 0 1 1\n", {"a.jpg": [[0, 0, 1, 1]]}),
@@ -79,7 +84,7 @@ REFUSED = {
     "YOLO's numbers": (
         "# a.jpg\n0.1 0.1 0.2 0.3\n# b.jpg\n0.5 .5 1 1\n",
         2,
-        "as in YOLO's format; expected pixels",
+        "relative boxes, as in YOLO's format; expected pixels",
     ),
     "CSV": ("a.jpg,1,2,3,4\n", 1, "got a table with commas"),
     "semicolons": ("name;x;y\na.jpg;1;2\n", 1, "got a table with commas"),
