@@ -409,19 +409,20 @@ class PhotoFolder:
         self.skipped: dict[str, str] = {}
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(root).as_posix()
-            if not path.is_dir() and path.name not in NO_PHOTOS:
-                reason = _why_skipped(path)
-                if reason is None:
-                    self.names.append(name)
-                elif not path.name.startswith("."):
-                    self.skipped[name] = reason
+            if (path.is_dir() and not path.is_symlink()) or path.name in NO_PHOTOS:
+                continue
+            reason = _why_skipped(path)
+            if reason is None:
+                self.names.append(name)
+            elif not path.name.startswith("."):
+                self.skipped[name] = reason
         self.names.sort()
         kinds: dict[str, list[str]] = {kind: [] for kind in self.skipped.values()}
         for name, kind in self.skipped.items():
             kinds[kind].append(name)
         summary = "; ".join(f"{some(names)}: {kind}" for kind, names in kinds.items())
         if not self.names:
-            raise FileNotFoundError(f"{self.root}: no images. {summary}")
+            raise FileNotFoundError(f"{self.root}: no images. {summary}".strip())
         if summary:
             message = f"{self.root}: {len(self.skipped)} files are not read. {summary}"
             warnings.warn(message, stacklevel=2)
@@ -437,7 +438,7 @@ class PhotoFolder:
 def _why_skipped(path: Path) -> str | None:
     """What a file is, unless it is an image; only its first bytes are read, to be quick."""
     if not path.is_file():
-        return "a broken link, or no ordinary file"
+        return "a link that leads to no file, or no ordinary file"
     if cv2.haveImageReader(str(path)):
         return None
     try:

@@ -187,7 +187,8 @@ def test_folders_that_are_missing_or_empty(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows lets only some users make links")
-def test_a_broken_link_is_named(tmp_path):
-    (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(FileNotFoundError, match="a.jpg: a broken link, or no ordinary file"):
+@pytest.mark.parametrize("target", ["nowhere.jpg", "."])
+def test_links_that_lead_to_no_file_are_named(tmp_path, target):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / target)
+    with pytest.raises(FileNotFoundError, match="no images. a.jpg: a link that leads to no file"):
         PhotoFolder(tmp_path)
