@@ -50,8 +50,8 @@ class Arm(nn.Module):
 class Detour(detector.BlazeBlock):
     """The article's block: it leaves int8 for the addition and comes back."""
 
-    def __init__(self, *sizes: int) -> None:
-        super().__init__(*sizes)
+    def __init__(self, *sizes: int, **options: int) -> None:
+        super().__init__(*sizes, **options)
         self.dequant, self.quant = DeQuantStub(), QuantStub()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
         try:
             arms[name] = make()
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            arms[name] = str(error).splitlines()[0]
+            arms[name] = str(error).splitlines()[0].replace(f"{ROOT}/", "")
     return arms
 
 
@@ -161,7 +161,7 @@ def table() -> str:
         found = detector.predict(arm, val)
         ap = " / ".join(f"{value:.3f}" for value in measure.widerface_ap(found, truth).values())
         step, low, high = measure.ap_difference(exact, found, truth).loc["hard"]
-        sqnr = measure.head_sqnr(arms[REFERENCE], arm, inputs)["conf"]
+        sqnr = measure.head_sqnr(arms[REFERENCE], arm, inputs)["conf"].round() + 0.0  # no "-0"
         cells = [name, ap, f"{step:+.3f} [{low:+.3f}, {high:+.3f}]", f"{sqnr:.0f}"]
         cells += [f"{arm.kilobytes:.0f}", f"{one[name]:.2f}", f"{every[name]:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")

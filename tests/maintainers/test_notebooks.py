@@ -114,6 +114,7 @@ def test_nbval_loads_every_sanitize_rule():
         ("off by -0.00 px", "off by 0.00 px"),
         ("-0.001 and 1-0.0", "-0.001 and 1-0.0"),
         ("hard ≈ 0.874 and ≈ -3.1", "hard ≈ N and ≈ N"),
+        ("float   ≈ 0.9    ≈ 10.25", "float\t≈ N\t≈ N"),
     ],
 )
 def test_what_the_sanitize_rules_do(text, sanitized):
