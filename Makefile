@@ -90,6 +90,7 @@ check: .venv/made-all
 notebooks: .venv/made-all
 	@$(RUN) -m maintainers.notebooks store $(NOTEBOOKS)
 	@$(RUN) -m maintainers.tables
+	@$(RUN) docs/map.py
 	@$(RUN) -m maintainers.results --readme
 
 scenes: .venv/made

@@ -47,9 +47,7 @@ def svg() -> str:
     top = {room: 12 + 44 * (len(ROOMS) - 1 - place) for place, room in enumerate(ROOMS)}
     parts = []
     for room, y in top.items():
-        about = (
-            (ast.get_docstring(tree(PACKAGE / room)) or "").splitlines()[0].replace("&", "&amp;")
-        )
+        about = (ast.get_docstring(tree(PACKAGE / room)) or "").splitlines()[0].replace("`", "")
         parts.append(f'<rect x="10" y="{y}" width="640" height="34" rx="5"/>')
         parts.append(f'<text x="20" y="{y + 22}" font-weight="bold">{room}</text>')
         parts.append(f'<text x="100" y="{y + 22}">{about}</text>')
