@@ -1,16 +1,15 @@
-"""Int8 models: eager quantization in one call, the compact file, and what stands beside it.
+"""Int8 models: eager quantization in one call, and the compact file.
 
-Begin with ``quantize_static``; ``save_int8`` and ``load_int8`` keep what it gives. Three modules are
-imported by name, since they bring much along: ``pt2e`` (quantization by export, torchao), ``export``
-(files for other runtimes) and ``runtimes`` (which run those files). How good and how fast a model is,
-is the room ``measure``; the float network is the room ``detector``.
+Begin with ``quantize_static``; ``save_int8`` and ``load_int8`` keep what it gives. Three modules
+are imported by name, since they bring much along: ``pt2e`` (quantization by export), ``export``
+(files for other runtimes) and ``runtimes`` (which run those files). How good and how fast a model
+is, is the room ``measure``; the float network is the room ``detector``.
 """
 
 from blaze_utils.int8.eager import (
     calibrate,
     default_engine,
     default_qconfig,
-    fastest_engine,
     fuse_add,
     has_vnni,
     quantizable_copy,
@@ -26,7 +25,6 @@ __all__ = [
     "calibrate",
     "default_engine",
     "default_qconfig",
-    "fastest_engine",
     "fuse_add",
     "has_vnni",
     "load_int8",

@@ -9,66 +9,44 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.ao import quantization as aoq
 from torch.ao.nn import intrinsic as nni
-from torch.ao.quantization import (
-    FakeQuantize,
-    FakeQuantizeBase,
-    QConfig,
-    QuantStub,
-    convert,
-    disable_fake_quant,
-    disable_observer,
-    enable_fake_quant,
-    enable_observer,
-    get_default_qat_qconfig,
-    get_default_qconfig,
-    prepare,
-    prepare_qat,
-)
-from torch.ao.quantization.observer import (
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
-)
 
 from blaze_utils.detector import Blaze, QuantizableBlaze, evaluating, preprocess
 from blaze_utils.measure import compare
 
-ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
-X86 = ("x86_64", "AMD64")
-"""What ``platform.machine()`` says on Intel and AMD (Linux and macOS, Windows)."""
+X86 = ("x86_64", "AMD64")  # ``platform.machine()`` on Intel and AMD: Linux and macOS, Windows
 
 
 def has_vnni(engine: str = "onednn") -> bool:
-    """Whether an engine's kernels add int8 products in 32 bits here (VNNI).
+    """Whether an engine's kernels add int8 products in 32 bits on this machine (VNNI).
 
     Without it, on x86, they add two products of an 8-bit activation and an 8-bit weight in 16 bits,
-    where the sum saturates; activations of 7 bits leave room for it
-    (https://github.com/pytorch/pytorch/issues/44939).
+    where the sum saturates (https://github.com/pytorch/pytorch/issues/44939). Activations of 7 bits
+    leave room for it.
 
     Args:
-        engine: ``x86`` and ``fbgemm`` know AVX-512 VNNI only. ``onednn``, torch.compile's kernels,
-            ONNX Runtime and OpenVINO take AVX-VNNI as well, which laptops have. The variables that
-            keep an engine from its newest instructions, ``FBGEMM_ENABLE_INSTRUCTIONS`` and
-            ``ONEDNN_MAX_CPU_ISA``, count too.
+        engine: ``x86`` and ``fbgemm`` know AVX-512 VNNI only. ``onednn``, torch.compile, ONNX
+            Runtime and OpenVINO also take AVX-VNNI, which laptops have. The variables that keep
+            FBGEMM and oneDNN from their newest instructions count too.
     """
     flags = torch.cpu.get_capabilities()
     if engine in ("x86", "fbgemm"):
         limit = os.environ.get("FBGEMM_ENABLE_INSTRUCTIONS", "VNNI")
         return bool(flags.get("avx512_vnni")) and "VNNI" in limit.upper()
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    if limit in ("SSE41", "AVX", "AVX2", "AVX512_CORE"):
-        return False
-    return bool(flags.get("avx512_vnni") or flags.get("avx_vnni"))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    limited = limit in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+    return bool(flags.get("avx512_vnni") or flags.get("avx_vnni")) and not limited
 
 
 def saturates(engine: str) -> bool:
-    """Whether sums of products can saturate in this engine, on this machine, with 8 bits."""
+    """Whether sums of 8-bit products can saturate in an engine on this machine."""
     return engine != "qnnpack" and platform.machine() in X86 and not has_vnni(engine)
 
 
@@ -78,24 +56,12 @@ def default_engine() -> str:
     ``x86`` on Intel and AMD with AVX-512 VNNI, where it runs oneDNN's kernels. Without, it runs
     FBGEMM's, and ``onednn`` is faster. ``qnnpack`` on Arm.
     """
+    if platform.machine() not in X86:
+        order = ("qnnpack", "onednn")
+    else:
+        order = ("x86", "onednn") if has_vnni("x86") else ("onednn", "x86")
     supported = torch.backends.quantized.supported_engines
-    if "x86" not in supported:
-        return next(engine for engine in ("qnnpack", "onednn", "fbgemm") if engine in supported)
-    return "x86" if has_vnni("x86") or "onednn" not in supported else "onednn"
-
-
-def default_qconfig(engine: str | None = None, is_qat: bool = False) -> QConfig:
-    """PyTorch's default qconfig for an engine, safe from saturation on this machine.
-
-    As ``get_default_qconfig``, or ``get_default_qat_qconfig``, but for ``onednn`` without VNNI:
-    PyTorch gives it 8 bits and a warning, and here it gets the 7 bits that ``x86`` always has.
-
-    Raises:
-        ValueError: the engine is not here.
-    """
-    engine = check_engine(engine)
-    engine = "x86" if engine == "onednn" and saturates(engine) else engine
-    return get_default_qat_qconfig(engine) if is_qat else get_default_qconfig(engine)
+    return next(engine for engine in (*order, "fbgemm", "qnnpack") if engine in supported)
 
 
 def check_engine(engine: str | None) -> str:
@@ -103,8 +69,21 @@ def check_engine(engine: str | None) -> str:
     supported = [name for name in torch.backends.quantized.supported_engines if name != "none"]
     engine = default_engine() if engine is None else engine
     if engine not in supported:
-        raise ValueError(f"engine: {engine!r} is not in this build of PyTorch, which has {supported}")
+        raise ValueError(
+            f"engine: {engine!r} is not in this build of PyTorch, which has {supported}"
+        )
     return engine
+
+
+def default_qconfig(engine: str | None = None, is_qat: bool = False) -> aoq.QConfig:
+    """PyTorch's default qconfig for an engine, safe from saturation on this machine.
+
+    PyTorch's own (``get_default_qconfig``, ``get_default_qat_qconfig``) gives ``onednn`` 8 bits and
+    a warning where there is no VNNI. Here it then gets the 7 bits that ``x86`` always has.
+    """
+    engine = check_engine(engine)
+    engine = "x86" if engine == "onednn" and saturates(engine) else engine
+    return (aoq.get_default_qat_qconfig if is_qat else aoq.get_default_qconfig)(engine)
 
 
 @contextmanager
@@ -121,8 +100,8 @@ def using_engine(engine: str) -> Iterator[None]:
 def quantizable_copy(model: nn.Module) -> nn.Module:
     """A copy of a float model with stubs and ``fuse_model``, on the CPU, in evaluation mode.
 
-    A ``Blaze`` becomes a ``QuantizableBlaze`` with the same weights; a model that has ``fuse_model``
-    and a ``QuantStub`` already, as torchvision's quantizable ones, is copied.
+    A ``Blaze`` becomes a ``QuantizableBlaze`` with the same weights; a model that has
+    ``fuse_model`` and a ``QuantStub`` already, as torchvision's quantizable ones, is copied.
 
     Raises:
         TypeError: any other model, or one that has been converted already.
@@ -130,13 +109,15 @@ def quantizable_copy(model: nn.Module) -> nn.Module:
     if type(model) is Blaze:
         twin = QuantizableBlaze()
         twin.load_state_dict(model.state_dict())
-    elif hasattr(model, "fuse_model") and any(isinstance(m, QuantStub) for m in model.modules()):
+    elif hasattr(model, "fuse_model") and any(
+        isinstance(m, aoq.QuantStub) for m in model.modules()
+    ):
         twin = copy.deepcopy(model)
     else:
         raise TypeError(
-            f"{type(model).__name__}: expected a float Blaze, or a model with QuantStub, DeQuantStub "
-            "and fuse_model() that has not been converted (blaze_utils.diagnose says what a model "
-            "still needs)"
+            f"{type(model).__name__}: expected a float Blaze, or a model with QuantStub, "
+            "DeQuantStub and fuse_model() that has not been converted (blaze_utils.diagnose says "
+            "what a model still needs)"
         )
     return twin.cpu().eval()
 
@@ -150,18 +131,19 @@ class AddFused(nn.Module):
         self.shortcut = getattr(block, "shortcut", nn.Identity())
         self.last = nni.ConvAddReLU2d(last, torch.add, nn.ReLU())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.last(self.first(x), self.shortcut(x))
 
 
 def fuse_add(model: QuantizableBlaze) -> None:
     """Fuse convolution, addition and ReLU into one operator, in place; for the engine ``onednn``.
 
-    Five of the eleven blocks: in the other six a ReLU stands between convolution and addition. No
-    other engine has the operator (``Didn't find engine for operation quantized::conv2d_add``).
+    Five of the eleven blocks: in the others a ReLU stands between convolution and addition. Other
+    engines say ``Didn't find engine for operation quantized::conv2d_add``. The operator writes its
+    result, and its scale, over the block's input: nothing else may need that.
 
     Args:
-        model: a ``QuantizableBlaze`` in evaluation mode, after ``fuse_model``, before ``prepare``.
+        model: in evaluation mode, after ``fuse_model``, before ``prepare``.
     """
     for name, block in list(model.named_children()):
         if hasattr(block, "skip_add_relu") and len(block.conv) == 1:
@@ -180,15 +162,13 @@ def calibrate(
         long_side: larger images are reduced to it, see ``preprocess``; not for tensors.
 
     Returns:
-        The number of images.
-
-    Raises:
-        ValueError: there are no images.
+        The number of images; ValueError if there are none.
     """
     count = 0
     with evaluating(prepared), torch.inference_mode():
-        for count, image in enumerate(images, 1):
+        for image in images:
             prepared(image if isinstance(image, Tensor) else preprocess(image, long_side)[0])
+            count += 1
     if not count:
         raise ValueError("images: there are none, and without images no range is known")
     return count
@@ -198,17 +178,17 @@ def quantize_static(
     float_model: nn.Module,
     images: Iterable[np.ndarray | Tensor],
     engine: str | None = None,
-    qconfig: QConfig | None = None,
+    qconfig: aoq.QConfig | None = None,
 ) -> nn.Module:
     """Post-training static quantization: copy, fuse, prepare, calibrate, convert.
 
     Args:
         float_model: a ``Blaze``, or a model after torchvision's quantizable convention; it is not
             changed.
-        images: what to calibrate with, as for ``calibrate``; 32 are plenty for this network.
-        engine: ``x86``, ``fbgemm``, ``onednn`` or ``qnnpack``; None takes ``default_engine()``, and
+        images: what to calibrate with, as for ``calibrate``.
+        engine: ``x86``, ``fbgemm``, ``onednn`` or ``qnnpack``; None takes ``default_engine()``,
             ``"fastest"`` what ``fastest_engine`` finds with the first image, in some seconds.
-            ``torch.backends.quantized.engine`` is set to it and stays so: the model needs it to run.
+            ``torch.backends.quantized.engine`` is set to it and stays so: the model needs it.
         qconfig: None takes ``default_qconfig(engine)``, with which no engine saturates.
 
     Returns:
@@ -220,53 +200,49 @@ def quantize_static(
         RuntimeError: the model has been fused already.
     """
     if engine == "fastest":
-        images = iter(images)
-        first = [image for _, image in zip(range(1), images)]
-        engine = fastest_engine(float_model, first, qconfig)
-        images = chain(first, images)
+        first = list(islice(images := iter(images), 1))
+        engine, images = fastest_engine(float_model, first, qconfig), chain(first, images)
     engine = check_engine(engine)
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
     model.qconfig = default_qconfig(engine) if qconfig is None else qconfig
-    prepared = prepare(model, inplace=True)
+    prepared = aoq.prepare(model, inplace=True)
     calibrate(prepared, images)
     torch.backends.quantized.engine = engine
-    return convert(prepared, inplace=True)
+    return aoq.convert(prepared, inplace=True)
 
 
 def fastest_engine(
-    float_model: nn.Module, images: list[np.ndarray | Tensor], qconfig: QConfig | None = None
+    float_model: nn.Module, images: list[np.ndarray | Tensor], qconfig: aoq.QConfig | None = None
 ) -> str:
-    """Measure every engine that is here, in turns, on the first image and with PyTorch's threads.
+    """The engine that takes least time for the first image, measured in turns with one thread.
 
-    Engines within 5 % of the quickest count as equal; of those the first in the order ``onednn``
-    (8 bits where VNNI makes them safe), ``x86``, ``fbgemm``, ``qnnpack`` is taken.
-
-    Args:
-        float_model, images, qconfig: as for ``quantize_static``; time does not depend on how many
-            images there are.
+    Engines within 5 % of the quickest count as equal: of those ``onednn`` (8 bits where VNNI makes
+    them safe) comes first, then ``x86``, ``fbgemm``, ``qnnpack``. Arguments as ``quantize_static``.
     """
-    supported = torch.backends.quantized.supported_engines
-    engines = [e for e in ("onednn", "x86", "fbgemm", "qnnpack") if e in supported]
-    arms = {}
+    engines = [
+        e
+        for e in ("onednn", "x86", "fbgemm", "qnnpack")
+        if e in torch.backends.quantized.supported_engines
+    ]
+
+    def arm(engine: str) -> Callable[[Tensor], object]:
+        int8 = quantize_static(float_model, images[:1], engine, qconfig)
+
+        def run(x: Tensor) -> object:
+            torch.backends.quantized.engine = engine
+            return int8(x)
+
+        return run
+
     with using_engine(torch.backends.quantized.engine):
-        for engine in engines:
-            arms[engine] = _running(quantize_static(float_model, images[:1], engine, qconfig), engine)
+        arms = {engine: arm(engine) for engine in engines}
         x = images[0] if isinstance(images[0], Tensor) else preprocess(images[0])[0]
-        threads = torch.get_num_threads()
-        times = compare(arms, x, threads=threads, rounds=5, min_run_time=0.25).median_ms
+        times = compare(arms, x, rounds=5, min_run_time=0.25).cpu_ms
     return next(engine for engine in engines if times[engine] <= 1.05 * times.min())
 
 
-def _running(model: nn.Module, engine: str) -> Callable[[Tensor], object]:
-    def run(x: Tensor) -> object:
-        torch.backends.quantized.engine = engine
-        return model(x)
-
-    return run
-
-
-def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = None) -> QConfig:
+def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = None) -> aoq.QConfig:
     """A QAT qconfig with symmetric weights of ``bits`` bits: integers from -(2**(bits-1) - 1) up.
 
     Activations are fake-quantized as in ``default_qconfig(engine, is_qat=True)``. The weights are
@@ -279,26 +255,21 @@ def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = No
     if not 2 <= bits <= 8:
         raise ValueError(f"bits: expected 2 to 8, got {bits}")
     highest = 2 ** (bits - 1) - 1
-    observer, scheme = (
-        (MovingAveragePerChannelMinMaxObserver, torch.per_channel_symmetric)
-        if per_channel
-        else (MovingAverageMinMaxObserver, torch.per_tensor_symmetric)
-    )
-    # An averaging constant of 1 takes the range of the weights as they are now: they do not jump
-    # from batch to batch as activations do.
-    weight = FakeQuantize.with_args(
-        observer=observer,
+    observers = aoq.MovingAverageMinMaxObserver, aoq.MovingAveragePerChannelMinMaxObserver
+    weight = aoq.FakeQuantize.with_args(
+        observer=observers[per_channel],
         quant_min=-highest,
         quant_max=highest,
         dtype=torch.qint8,
-        qscheme=scheme,
+        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        # The range of the weights as they are now: unlike activations they do not jump.
         averaging_constant=1.0,
     )
-    return QConfig(default_qconfig(engine, is_qat=True).activation, weight)
+    return aoq.QConfig(default_qconfig(engine, is_qat=True).activation, weight)
 
 
 def simulate(
-    float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qconfig: QConfig
+    float_model: nn.Module, images: Iterable[np.ndarray | Tensor], qconfig: aoq.QConfig
 ) -> nn.Module:
     """Post-training quantization in fake: float arithmetic, rounded as int8 would round.
 
@@ -306,25 +277,22 @@ def simulate(
     layer by layer (``torch.ao.quantization.disable_fake_quant``), and converted.
 
     Args:
-        float_model, images: as for ``quantize_static``.
-        qconfig: with fake quantization for activations and weights, as a QAT qconfig has.
+        float_model, images: as for ``quantize_static``; same errors.
+        qconfig: with fake quantization for activations and weights, as a QAT qconfig has. With
+            observers only, nothing would be rounded: ValueError.
 
     Returns:
         A fake-quantized model on the CPU, in evaluation mode.
-
-    Raises:
-        ValueError: the qconfig has observers only, with which nothing would be rounded.
-        TypeError, RuntimeError: as ``quantize_static``.
     """
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
     model.qconfig = qconfig
-    prepared = prepare_qat(model.train(), inplace=True).eval()
-    if not any(isinstance(module, FakeQuantizeBase) for module in prepared.modules()):
+    prepared = aoq.prepare_qat(model.train(), inplace=True).eval()
+    if not any(isinstance(module, aoq.FakeQuantizeBase) for module in prepared.modules()):
         raise ValueError("qconfig: has no fake quantization; get_default_qat_qconfig's has")
-    prepared.apply(enable_observer).apply(disable_fake_quant)
+    prepared.apply(aoq.enable_observer).apply(aoq.disable_fake_quant)
     calibrate(prepared, images)
-    return prepared.apply(disable_observer).apply(enable_fake_quant)
+    return prepared.apply(aoq.disable_observer).apply(aoq.enable_fake_quant)
 
 
 def sensitivity(simulated: nn.Module, measure: Callable[[nn.Module], float]) -> pd.DataFrame:
@@ -340,12 +308,12 @@ def sensitivity(simulated: nn.Module, measure: Callable[[nn.Module], float]) -> 
     """
     rows = {}
     for name, child in simulated.named_children():
-        if any(isinstance(module, FakeQuantizeBase) for module in child.modules()):
-            simulated.apply(disable_fake_quant)
-            child.apply(enable_fake_quant)
+        if any(isinstance(module, aoq.FakeQuantizeBase) for module in child.modules()):
+            simulated.apply(aoq.disable_fake_quant)
+            child.apply(aoq.enable_fake_quant)
             alone = measure(simulated)
-            simulated.apply(enable_fake_quant)
-            child.apply(disable_fake_quant)
+            simulated.apply(aoq.enable_fake_quant)
+            child.apply(aoq.disable_fake_quant)
             rows[name] = {"alone": alone, "left_float": measure(simulated)}
-    simulated.apply(enable_fake_quant)
+    simulated.apply(aoq.enable_fake_quant)
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,27 +1,26 @@
 """Detectors as files for other runtimes: ONNX, ExecuTorch, traced TorchScript.
 
 The packages that this takes are optional (``pip install blaze_utils[deploy]``) and imported where
-they are needed; ``missing`` says which are not there. ``runtimes`` runs the files.
+they are needed; ``missing`` says which are not there. ``runtimes`` runs the files. Each runtime has
+a float file as well, of equal effort, for its int8 file to be compared with.
 """
-
-from __future__ import annotations
 
 import platform
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blaze_utils.detector.finding import preprocess
-from blaze_utils.files import write_atomically
-from blaze_utils.detector.model import Blaze
+from blaze_utils.detector import Blaze, preprocess
+from blaze_utils.int8.eager import X86, has_vnni
+from blaze_utils.int8.pt2e import export_program, quantize_pt2e, sides
 from blaze_utils.int8.runtimes import quiet_stderr
-from blaze_utils.int8.pt2e import X86, has_vnni, quantize_pt2e, sides
 
 OUTPUTS = ("loc", "conf", "landm")
 
@@ -34,23 +33,52 @@ def missing(*packages: str) -> str | None:
     return f"{', '.join(absent)} cannot be imported here (pip install blaze_utils[deploy])."
 
 
-def export_onnx(model: nn.Module, path: str | Path) -> None:
+def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write a float detector as ONNX, for inputs of any size in multiples of 16.
 
-    The input is called ``image`` (float32 [1, 3, H, W], the mean subtracted), the outputs ``loc``,
-    ``conf`` and ``landm``.
+    The input is called ``image`` (float32 [1, 3, H, W], the mean subtracted).
 
     Args:
-        model: in evaluation mode. Not an int8 one: those have no exporter.
+        model: in evaluation mode; for an int8 one see ``export_int8_onnx``.
+        outputs: names for what the model gives.
     """
     with warnings.catch_warnings():
         # The exporter names functions of its own that are about to go; nothing for its users.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model.eval(), (torch.zeros(1, 3, 256, 320),), dynamo=True, verbose=False,
-            input_names=["image"], output_names=list(OUTPUTS), dynamic_shapes=(sides(),),
+            model.eval(),
+            (torch.zeros(1, 3, 256, 320),),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=list(outputs),
+            dynamic_shapes=(sides(),),
         )
-    write_atomically(Path(path), program.model_proto.SerializeToString())
+    Path(path).write_bytes(program.model_proto.SerializeToString())
+
+
+def export_int8_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
+    """Write a converted eager int8 model as ONNX in QDQ format, with the integers that it has.
+
+    Only the older exporter, by tracing, knows the operators of eager int8. Input and size as for
+    ``export_onnx``.
+
+    Args:
+        model: what ``quantize_static`` gave, ``fuse_add`` aside.
+        outputs: names for what the model gives; their second dimension is left open.
+    """
+    axes = {"image": {2: "height", 3: "width"}, **{name: {1: "priors"} for name in outputs}}
+    with warnings.catch_warnings(), quiet_stderr():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 3, 256, 320),),
+            str(path),
+            dynamo=False,
+            input_names=["image"],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+        )
 
 
 def quantize_onnx(
@@ -58,8 +86,11 @@ def quantize_onnx(
     target: str | Path,
     images: Iterable[np.ndarray | Tensor],
     unsigned: bool | None = None,
+    symmetric: bool = False,
 ) -> None:
     """Quantize a float ONNX file with ONNX Runtime, into its QDQ format: weights per channel.
+
+    On x86 without VNNI, where products of uint8 and int8 saturate, weights get 7 bits.
 
     Args:
         source: what ``export_onnx`` wrote.
@@ -67,20 +98,27 @@ def quantize_onnx(
         images: to calibrate with: uint8 [H, W, 3] BGR, or preprocessed float32 [1, 3, H, W].
         unsigned: activations as uint8, else as int8 (ONNX Runtime's default). None: uint8 on x86,
             where the fast kernels multiply uint8 by int8, and int8 elsewhere.
-
-    On x86 without VNNI, where products of such pairs saturate, weights get 7 bits.
+        symmetric: for TensorRT: int8 activations with zero point 0, weights of 8 bits, and biases in
+            float, as it refuses integer ones (https://github.com/microsoft/onnxruntime/issues/14229).
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
     x86 = platform.machine() in X86
-    unsigned = x86 if unsigned is None else unsigned
+    unsigned = not symmetric and (x86 if unsigned is None else unsigned)
+    options = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"  # batch norms folded into the convolutions
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
         quantize_static(
-            str(folded), str(target), _reader(images), quant_format=QuantFormat.QDQ,
+            str(folded),
+            str(target),
+            _reader(images),
+            quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
-            weight_type=QuantType.QInt8, per_channel=True, reduce_range=x86 and not has_vnni(),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=not symmetric and x86 and not has_vnni(),
+            extra_options=options,
         )
 
 
@@ -119,16 +157,23 @@ class _Maps(nn.Module):
 
 
 def export_pte(
-    model: Blaze, path: str | Path, images: Iterable[np.ndarray | Tensor], most: int = 640
-) -> None:
-    """Quantize a float detector with PT2E for XNNPACK, and write it as an ExecuTorch program.
+    model: Blaze,
+    path: str | Path,
+    images: Iterable[np.ndarray | Tensor] | None = None,
+    most: int = 640,
+) -> pd.DataFrame:
+    """Write a detector as an ExecuTorch program for XNNPACK, quantized with PT2E or in float.
 
     The program gives six maps: those of loc at stride 8 and 16, then conf's, then landm's.
 
     Args:
-        model: in evaluation mode.
-        images: to calibrate with, as for ``quantize_pt2e``.
+        model: float, in evaluation mode.
+        images: to calibrate with, as for ``quantize_pt2e``; None: the program stays float.
         most: largest side of an input in pixels; the program's memory is planned for it.
+
+    Returns:
+        What XNNPACK took and what was left to the portable kernels, by ExecuTorch's devtools: one
+        row an operator with ``occurrences_in_delegated_graphs`` and ``..._non_delegated_graphs``.
     """
     with quiet_stderr():  # its C++ part notes there how it looks at the processor
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -136,14 +181,18 @@ def export_pte(
             XNNPACKQuantizer,
             get_symmetric_quantization_config,
         )
+        from executorch.devtools.backend_debug import get_delegation_info
         from executorch.exir import to_edge_transform_and_lower
 
-        config = get_symmetric_quantization_config(is_per_channel=True)
-        int8 = quantize_pt2e(_Maps(model), images, XNNPACKQuantizer().set_global(config))
-        example = torch.zeros(1, 3, most // 32 * 16, most)
-        program = torch.export.export(int8, (example,), dynamic_shapes=(sides(most),))
+        network: nn.Module = _Maps(model)
+        if images is not None:
+            config = get_symmetric_quantization_config(is_per_channel=True)
+            network = quantize_pt2e(network, images, XNNPACKQuantizer().set_global(config))
+        program = export_program(network, most=most)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-        write_atomically(Path(path), lowered.to_executorch().buffer)
+        Path(path).write_bytes(lowered.to_executorch().buffer)
+        graph = lowered.exported_program().graph_module
+        return get_delegation_info(graph).get_operator_delegation_dataframe()
 
 
 def trace_frozen(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:

@@ -1,17 +1,15 @@
-"""Int8 models on disk: six flat arrays in one safetensors file, and what the bytes of a file are for.
+"""Int8 models on disk: six flat arrays in one safetensors file, and what its bytes are for.
 
 ``torch.save`` stores every tensor of a converted model as an entry of a zip archive, and with each
 scale of a weight a zero point that is always 0. Here all weights lie in one array, all biases in
-another, and so on, in the model's order. Names, kinds and shapes of the layers come from the class;
-a digest of them is enough to notice another class. One tensor a layer, as is usual in safetensors,
-would make the header a tenth of the file.
+another, and so on, in the model's order; the class knows the layers, and a digest of them is enough
+to notice another class. One tensor a layer would make the header a tenth of the file.
 """
 
 import json
 import os
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,47 +17,41 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.ao import quantization as aoq
 from torch.ao.nn import quantized as nnq
 from torch.ao.nn.intrinsic import quantized as nniq
-from torch.ao.quantization import QConfig, convert, default_weight_observer, prepare
-from torch.ao.quantization.observer import MinMaxObserver
 
+from blaze_utils.data import what_is
 from blaze_utils.detector import CheckpointError, QuantizableBlaze
 from blaze_utils.int8.eager import default_engine, fuse_add, quantizable_copy, using_engine
 from blaze_utils.measure import stored_bytes
 
 WITH_WEIGHTS = (nnq.Conv2d, nniq.ConvReLU2d, nniq.ConvAddReLU2d, nnq.Linear, nniq.LinearReLU)
-STORED = (*WITH_WEIGHTS, nnq.QFunctional, nnq.Quantize)
-"""Each of these has an output scale and an output zero point."""
-
+STORED = (*WITH_WEIGHTS, nnq.QFunctional, nnq.Quantize)  # each has an output scale and zero point
 WITHOUT_NUMBERS = (nnq.DeQuantize, nnq.Dropout, nnq.ReLU6)
 GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode")
-NOTES = "blaze_utils int8 1"
-"""The one key of the file's metadata: the format and its version. With more keys than one,
-safetensors would write them in any order."""
+BatchNorm = nn.modules.batchnorm._BatchNorm
 
-CATEGORIES = ("weights", "biases", "batch norm", "scales and zero points", "wrapping")
-_KINDS = {"weight": 0, "bias": 1, "scale": 3, "zero_point": 3}
-_BN_KEYS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+# The one key of the file's metadata, with the format's version. With more keys than one,
+# safetensors would write them in any order.
+NOTES = "blaze_utils int8 1"
+
+WEIGHTS, BIASES, BATCH_NORM, SCALES = "weights", "biases", "batch norm", "scales and zero points"
+CATEGORIES = (WEIGHTS, BIASES, BATCH_NORM, SCALES, "wrapping")
 
 
 def save_int8(model: nn.Module, path: str | Path) -> None:
-    """Store a converted int8 model on ``path``, whole or not at all.
+    """Store a converted int8 model on ``path``, whole or not at all; same model, same bytes.
 
-    The engine noted in the file is the one that is set now (``torch.backends.quantized.engine``).
-    Scales are stored as float32 where that loses nothing, which is so for all that PyTorch's
-    observers give, and as float64 otherwise: ``load_int8`` gives a model with the same bits. The
-    same model makes the same bytes.
+    The engine noted in the file is the one that is set now. Scales are stored as float32 where that
+    loses nothing, as with all that PyTorch's observers give, else as float64.
 
     Args:
-        model: after ``fuse_model``, ``prepare``, calibration and ``convert``: a
-            ``QuantizableBlaze``, or another model of convolutions, linear layers,
-            ``FloatFunctional`` and stubs. Weights symmetric, per tensor or per channel;
-            activations quint8.
+        model: after ``convert``: a ``QuantizableBlaze``, or another model of convolutions, linear
+            layers, ``FloatFunctional`` and stubs. Weights symmetric, activations quint8.
 
     Raises:
-        ValueError: a layer is not converted, a batch norm is left, or the file cannot hold a layer
-            or parameter; it is named.
+        ValueError: a layer is not converted, or the file cannot hold it (which is named).
         OSError: the folder does not exist or cannot be written; an older file stays as it is.
     """
     layers = _int8_layers(model)
@@ -71,8 +63,7 @@ def save_int8(model: nn.Module, path: str | Path) -> None:
         "add_fused": any(type(layer) is nniq.ConvAddReLU2d for layer in layers.values()),
     }
     notes["sha256"] = _digest(arrays, notes)
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = Path(f"{path}.{os.getpid()}.part")
     try:
         part.write_bytes(save(arrays, {NOTES: json.dumps(notes)}))
         part.replace(path)
@@ -90,8 +81,7 @@ def read_int8(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         class), ``layers`` (a digest of kinds and shapes), ``add_fused``, ``sha256`` of all this.
 
     Raises:
-        CheckpointError: the file is missing, damaged, cut short or of another kind; the message
-            says what it is.
+        CheckpointError: the file is missing, damaged or of another kind, which is named.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,43 +90,17 @@ def read_int8(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-        notes = json.loads(metadata[NOTES]) if NOTES in metadata else {}
-        sound = isinstance(notes, dict) and notes.get("sha256") == _digest(arrays, notes)
+        if NOTES not in metadata:
+            raise ValueError(f"of {len(arrays)} arrays, without the notes of save_int8")
+        notes = json.loads(metadata[NOTES])
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: no int8 model: {_what_it_is(path)} ({error})") from error
-    if not metadata.keys() & {NOTES}:
         raise CheckpointError(
-            f"{path}: a safetensors file with {len(arrays)} arrays, but not one of save_int8 "
-            "(float weights? load_float reads those)"
-        )
-    if not sound:
+            f"{path}: {what_is(path)}, but no sound int8 file of save_int8: {error} "
+            "(float checkpoints are read by load_float)"
+        ) from error
+    if notes.get("sha256") != _digest(arrays, notes):
         raise CheckpointError(f"{path}: damaged: its numbers do not match their checksum")
     return arrays, notes
-
-
-def _what_it_is(path: Path) -> str:
-    """What a file that is no safetensors file seems to be, by its first bytes."""
-    with path.open("rb") as file:
-        first = file.read(64)
-    if zipfile.is_zipfile(path):
-        names = zipfile.ZipFile(path).namelist()
-        if any("/code/" in name for name in names):
-            return "a TorchScript program: torch.jit.load reads it"
-        if any(name.endswith("archive_format") for name in names):
-            return "a .pt2 package of torch.export or AOTInductor"
-        return "a zip archive as torch.save writes: a float checkpoint? load_float reads those"
-    known = {
-        b"PK": "a zip archive, as torch.save writes, that is cut short",
-        b"\x80": "a pickle, as old versions of torch.save write; it could run code",
-        b"version https://git-lfs": "a pointer of Git LFS: git lfs pull gets the file itself",
-        b"<": "a web page: the download went wrong",
-    }
-    for start, kind in known.items():
-        if first.startswith(start):
-            return kind
-    if first[8:9] == b"{":
-        return "a safetensors file that is damaged or cut short"
-    return "damaged, cut short or another kind of file" if first else "an empty file"
 
 
 def load_int8(
@@ -144,9 +108,8 @@ def load_int8(
 ) -> nn.Module:
     """Build the int8 model that ``save_int8`` stored; its outputs are bit-identical.
 
-    ``torch.backends.quantized.engine`` is set to the file's engine and stays so. Where this build
-    of PyTorch has not got it, a warning says so and ``default_engine()`` is set: the weights are
-    the same, but another engine may round otherwise.
+    ``torch.backends.quantized.engine`` is set to the file's and stays so. Where this PyTorch has
+    not got it, a warning says so and ``default_engine()`` is set, which may round otherwise.
 
     Args:
         model_factory: gives the float model that was quantized, as ``quantizable_copy`` takes it;
@@ -164,11 +127,8 @@ def load_int8(
     engine = notes["engine"]
     if engine not in torch.backends.quantized.supported_engines:
         engine = default_engine()
-        warnings.warn(
-            f"{path}: saved for the engine {notes['engine']!r}, which this build of PyTorch has not "
-            f"got; {engine!r} is used, and may round otherwise",
-            stacklevel=2,
-        )
+        message = f"{path}: saved for the engine {notes['engine']!r}, which is not in this PyTorch"
+        warnings.warn(f"{message}; {engine!r} is used, and may round otherwise", stacklevel=2)
     with using_engine(engine):  # the weights are packed for it
         model = _unfilled(model_factory(), notes["add_fused"])
         layers = _int8_layers(model)
@@ -187,68 +147,61 @@ def byte_ledger(stored: nn.Module | str | Path) -> dict[str, int]:
 
     Args:
         stored: a model, float or int8, for the file that ``torch.save(model.state_dict(), file)``
-            would write; or the path of a file of ``save_int8``.
+            would write; or the path of a file of ``save_int8`` (CheckpointError as there).
 
     Returns:
-        Bytes for each of ``CATEGORIES``, in that order. Their sum is the size of the file, for a
-        model ``stored_bytes(model)``. ``wrapping`` is all but the numbers of layers: names, shapes,
-        the archive's lists and gaps. So is, with ``torch.save``, the scale of a weight that has one
-        for the whole tensor: it stands amid the names, in the pickle.
-
-    Raises:
-        CheckpointError: the path is not that of a sound int8 file.
+        Bytes for each of ``CATEGORIES``, in that order; their sum is the size of the file.
+        ``wrapping`` is all but the numbers of layers: names, shapes, the archive's lists and gaps.
+        So is, with ``torch.save``, the scale of a weight that has one for the whole tensor: it
+        stands amid the names, in the pickle.
     """
-    counts = [0] * len(CATEGORIES)
+    ledger = dict.fromkeys(CATEGORIES, 0)
     if isinstance(stored, nn.Module):
         total, owners = stored_bytes(stored), dict(stored.named_modules())
         for name, value in stored.state_dict().items():
             owner, _, key = name.rpartition(".")
-            _count(counts, owners[owner], key, value)
+            _count(ledger, owners[owner], key, value)
     else:
         total = Path(stored).stat().st_size
         for name, array in read_int8(stored)[0].items():
-            counts[{"weights": 0, "biases": 1}.get(name, 3)] += array.nbytes
-    counts[-1] = total - sum(counts)
-    return dict(zip(CATEGORIES, counts))
+            ledger[name if name in (WEIGHTS, BIASES) else SCALES] += array.nbytes
+    ledger["wrapping"] = total - sum(ledger.values())
+    return ledger
 
 
-def _count(counts: list[int], owner: nn.Module, key: str, value: object) -> None:
-    """Add one entry of a ``state_dict`` to the counts."""
+def _count(ledger: dict[str, int], owner: nn.Module, key: str, value: object) -> None:
+    """Add one entry of a ``state_dict`` to the ledger."""
+    kinds = {"weight": WEIGHTS, "bias": BIASES, "scale": SCALES, "zero_point": SCALES}
     if isinstance(value, tuple):  # an int8 linear layer has its weight and bias in one entry
-        _count(counts, owner, "weight", value[0])
-        _count(counts, owner, "bias", value[1])
-    elif isinstance(value, Tensor) and (key in _KINDS or key in _BN_KEYS):
-        batch_norm = isinstance(owner, nn.modules.batchnorm._BatchNorm) and key in _BN_KEYS
-        counts[2 if batch_norm else _KINDS[key]] += value.numel() * value.element_size()
-        if value.is_quantized and value.qscheme() == torch.per_channel_affine:
-            counts[3] += value.q_per_channel_scales().nbytes
-            counts[3] += value.q_per_channel_zero_points().nbytes
+        _count(ledger, owner, "weight", value[0])
+        _count(ledger, owner, "bias", value[1])
+    elif isinstance(value, Tensor) and (key in kinds or isinstance(owner, BatchNorm)):
+        kind = BATCH_NORM if isinstance(owner, BatchNorm) else kinds[key]
+        ledger[kind] += value.numel() * value.element_size()
+        if value.is_quantized and _is_per_channel(value):
+            ledger[SCALES] += value.q_per_channel_scales().nbytes
+            ledger[SCALES] += value.q_per_channel_zero_points().nbytes
 
 
 def _int8_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that hold numbers, by dotted name; ValueError for what the file cannot hold."""
-    layers = dict(_walk(model, ""))
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if type(module) in STORED:
+            layers[name] = module
+        elif not any(name.startswith(f"{outer}.") for outer in layers):
+            if problem := _problem(module):
+                raise ValueError(f"{name or 'the model'}: {problem}")
     if not any(type(layer) in WITH_WEIGHTS for layer in layers.values()):
         raise ValueError(f"{type(model).__name__}: no int8 layer in it; convert the model first")
     return layers
 
 
-def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module) in STORED:
-        yield name, module
-        return
-    problem = _problem(module)
-    if problem:
-        raise ValueError(f"{name or 'the model'}: {problem}")
-    for key, child in module.named_children():
-        yield from _walk(child, f"{name}.{key}" if name else key)
-
-
 def _problem(module: nn.Module) -> str | None:
     """Why the file cannot hold this module, its children aside; None if it can."""
     kind = f"{type(module).__module__}.{type(module).__name__}"
-    own = [key for key, _ in (*module.named_parameters("", False), *module.named_buffers("", False))]
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    own = [*module._parameters, *module._buffers]
+    if isinstance(module, BatchNorm):
         return "a batch norm is left; call fuse_model() before prepare()"
     if kind.startswith("torch.ao.nn.quantized") and type(module) not in WITHOUT_NUMBERS:
         return f"{kind} is an int8 layer of a kind that the file cannot hold; use torch.save"
@@ -256,8 +209,8 @@ def _problem(module: nn.Module) -> str | None:
         return f"{kind} is no int8 layer; expected a model after fuse_model, prepare and convert"
     if own:
         return (
-            f"{type(module).__name__} has parameters or buffers of your own ({', '.join(own)}), "
-            "and the file holds int8 layers only: use torch.save(model.state_dict(), path)"
+            f"{type(module).__name__} has parameters or buffers of your own: {', '.join(own)}; the "
+            "file holds int8 layers only: use torch.save(model.state_dict(), path)"
         )
     return None
 
@@ -275,30 +228,32 @@ def _fingerprint(layers: dict[str, nn.Module]) -> str:
 
 def _digest(arrays: dict[str, Tensor], notes: dict) -> str:
     """Of all that the file holds, the digest aside."""
-    facts = {name: (str(array.dtype), list(array.shape)) for name, array in sorted(arrays.items())}
-    known = {key: value for key, value in notes.items() if key != "sha256"}
-    digest = sha256(json.dumps([facts, known], sort_keys=True).encode())
-    for name in facts:
-        digest.update(arrays[name].numpy().tobytes())
-    return digest.hexdigest()
+    facts: dict[str, object] = {key: value for key, value in notes.items() if key != "sha256"}
+    for name, array in arrays.items():
+        content = sha256(array.numpy().tobytes()).hexdigest()
+        facts[name] = [str(array.dtype), list(array.shape), content]
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _to_arrays(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The numbers without loss, one array a kind; see ``read_int8``. ValueError as ``save_int8``."""
-    weighted = {name: layer for name, layer in layers.items() if type(layer) in WITH_WEIGHTS}
-    weights = {name: layer.weight() for name, layer in weighted.items()}
-    # Zeros where there is no bias, as qnnpack does in packing.
-    biases = [layer.bias() for layer in weighted.values()]
-    biases = [torch.zeros(len(w)) if b is None else b for b, w in zip(biases, weights.values())]
+    """The numbers without loss, one array a kind; see ``read_int8``."""
+    weighted = [(name, layer) for name, layer in layers.items() if type(layer) in WITH_WEIGHTS]
+    weights = {name: layer.weight() for name, layer in weighted}
     outputs = [_output(name, layer) for name, layer in layers.items()]
     return {
         "weights": torch.cat([weight.int_repr().reshape(-1) for weight in weights.values()]),
-        "biases": torch.cat(biases).detach(),
+        "biases": torch.cat([_bias(layer) for _, layer in weighted]),
         "weight_scales": _shortest(torch.cat([_scales(*item) for item in weights.items()])),
         "per_channel": torch.tensor([*map(_is_per_channel, weights.values())], dtype=torch.uint8),
         "output_scales": _shortest(torch.tensor([s for s, _ in outputs], dtype=torch.float64)),
         "output_zero_points": torch.tensor([zero for _, zero in outputs], dtype=torch.uint8),
     }
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    """One for each output channel. Zeros where there is none, as qnnpack does in packing."""
+    bias = layer.bias()
+    return torch.zeros(len(layer.weight())) if bias is None else bias.detach()
 
 
 def _is_per_channel(weight: Tensor) -> bool:
@@ -309,11 +264,11 @@ def _scales(name: str, weight: Tensor) -> Tensor:
     """One scale, or one for each output channel, float64."""
     if _is_per_channel(weight):
         scales, zeros = weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
-        symmetric = weight.q_per_channel_axis() == 0 and not zeros.any()
     else:
-        scales = torch.tensor([weight.q_scale()], dtype=torch.float64)
-        symmetric = weight.q_zero_point() == 0
-    if not symmetric or weight.dtype != torch.qint8:
+        scales, zeros = (
+            torch.tensor([x]).double() for x in (weight.q_scale(), weight.q_zero_point())
+        )
+    if zeros.any() or weight.dtype != torch.qint8 or len(scales) not in (1, len(weight)):
         raise ValueError(f"{name}: expected symmetric qint8 weights, whose zero points are all 0")
     return scales
 
@@ -331,26 +286,27 @@ def _shortest(scales: Tensor) -> Tensor:
 
 
 def _unfilled(float_model: nn.Module, add_fused: bool) -> nn.Module:
-    """A float model's int8 twin, packed for the engine that is set: its numbers mean nothing yet."""
+    """A float model's int8 twin, packed for the engine that is set; its numbers mean nothing."""
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
     if add_fused:
         fuse_add(model)
-    model.qconfig = QConfig(MinMaxObserver, default_weight_observer)
+    model.qconfig = aoq.QConfig(aoq.MinMaxObserver, aoq.default_weight_observer)
     with warnings.catch_warnings():
         # That the observers have seen nothing is the point; the API is known to be deprecated.
         warnings.simplefilter("ignore")
-        return convert(prepare(model, inplace=True), inplace=True)
+        return aoq.convert(aoq.prepare(model, inplace=True), inplace=True)
 
 
 def _fill(layers: list[nn.Module], arrays: dict[str, Tensor]) -> None:
     """Put the numbers of ``_to_arrays`` into layers of the same fingerprint, in place."""
     weighted = [layer for layer in layers if type(layer) in WITH_WEIGHTS]
-    flags = [bool(flag) for flag in arrays["per_channel"]]
-    channels = [len(layer.weight()) for layer in weighted]
+    flags, sizes = arrays["per_channel"].tolist(), [len(layer.weight()) for layer in weighted]
     weights = arrays["weights"].split([layer.weight().numel() for layer in weighted])
-    scales = arrays["weight_scales"].split([n if flag else 1 for n, flag in zip(channels, flags)])
-    columns = zip(weighted, weights, arrays["biases"].split(channels), scales, flags, strict=True)
+    scales = arrays["weight_scales"].split(
+        [n if flag else 1 for n, flag in zip(sizes, flags, strict=True)]
+    )
+    columns = zip(weighted, weights, arrays["biases"].split(sizes), scales, flags, strict=True)
     for layer, integers, bias, scale, per_channel in columns:
         weight = _quantized(integers.view(layer.weight().shape), scale.double(), per_channel)
         absent = layer.bias() is None and not bias.any()
@@ -358,15 +314,15 @@ def _fill(layers: list[nn.Module], arrays: dict[str, Tensor]) -> None:
         parameter = nn.Parameter(bias.clone(), requires_grad=False)
         layer.set_weight_bias(weight, None if absent else parameter)
     outputs = zip(layers, arrays["output_scales"], arrays["output_zero_points"], strict=True)
-    for layer, scale, zero_point in outputs:
+    for layer, scale, zero in outputs:
         if type(layer) is nnq.Quantize:
             layer.scale.fill_(scale.item())
-            layer.zero_point.fill_(zero_point.item())
+            layer.zero_point.fill_(zero.item())
         else:
-            layer.scale, layer.zero_point = scale.item(), zero_point.item()
+            layer.scale, layer.zero_point = scale.item(), zero.item()
 
 
-def _quantized(integers: Tensor, scales: Tensor, per_channel: bool) -> Tensor:
+def _quantized(integers: Tensor, scales: Tensor, per_channel: int) -> Tensor:
     """A quantized tensor with exactly these integers (quantizing float numbers would round)."""
     if not per_channel:
         return torch._make_per_tensor_quantized_tensor(integers, scales.item(), 0)

@@ -1,12 +1,10 @@
 """Static quantization by export (PT2E, torchao), the successor of eager mode, in one call and its parts.
 
 The float model goes in as it is: ``torch.export`` writes down its graph, and a quantizer says where
-integers belong. Notebook 09 shows every step in the open.
+integers belong. Notebook 09 shows every step in the open. What comes out computes in float what int8
+will give; ``lower`` makes fast code of it in this process, ``package`` in a file.
 """
 
-from __future__ import annotations
-
-import logging
 import os
 import platform
 import shutil
@@ -23,63 +21,86 @@ from torch._inductor import config as inductor_config
 from torch.fx import GraphModule
 
 from blaze_utils.detector.model import SIZE_MULTIPLE
-from blaze_utils.int8.eager import calibrate
+from blaze_utils.int8.eager import X86, calibrate, saturates
+from blaze_utils.int8.runtimes import quiet_stderr
 
-# torchao, on import, has torch note on stderr that one of its enums is registered in an old way.
-logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-from torchao.quantization.pt2e import allow_exported_model_train_eval  # noqa: E402
-from torchao.quantization.pt2e.quantize_pt2e import (  # noqa: E402
-    convert_pt2e,
-    prepare_pt2e,
-    prepare_qat_pt2e,
-)
-from torchao.quantization.pt2e.quantizer import Quantizer  # noqa: E402
-from torchao.quantization.pt2e.quantizer.arm_inductor_quantizer import (  # noqa: E402
-    ArmInductorQuantizer,
-    get_default_arm_inductor_quantization_config,
-)
-from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (  # noqa: E402
-    X86InductorQuantizer,
-    get_default_x86_inductor_quantization_config,
-)
-
-X86 = ("x86_64", "AMD64")
-"""What ``platform.machine()`` says on Intel and AMD (Linux and macOS, Windows)."""
+with (
+    quiet_stderr()
+):  # on import it has torch note that one of its enums is registered in an old way
+    from torchao.quantization.pt2e import move_exported_model_to_eval, move_exported_model_to_train
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantizer import Quantizer
+    from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
 MOST_PIXELS = 2048
 """Largest side of an input that an exported graph takes."""
 
-
-def has_vnni() -> bool:
-    """Whether this processor adds int8 products in 32 bits (VNNI): on x86 without it they saturate."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+AUTHORS_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "custom")
+"""What an exported graph notes of where its nodes come from, with paths of the machine."""
 
 
 def inductor_quantizer(is_qat: bool = False) -> Quantizer:
     """torchao's quantizer for ``torch.compile`` on this machine's kind of processor.
 
     On x86 without VNNI activations get 7 bits (``reduce_range``), which torchao does not do by
-    itself; see notebook 06.
+    itself; see ``has_vnni``.
     """
     if platform.machine() in X86:
-        config = get_default_x86_inductor_quantization_config(
-            is_qat=is_qat, reduce_range=not has_vnni()
+        config = x86.get_default_x86_inductor_quantization_config(
+            is_qat=is_qat, reduce_range=saturates("onednn")
         )
-        return X86InductorQuantizer().set_global(config)
-    config = get_default_arm_inductor_quantization_config(is_qat=is_qat)
-    return ArmInductorQuantizer().set_global(config)
-
-
-def _with_mode(graph: GraphModule, training: bool) -> GraphModule:
-    """Let a graph have ``eval()`` and ``train()``, which torchao forbids, and note its mode."""
-    return nn.Module.train(allow_exported_model_train_eval(graph), training)
+        return x86.X86InductorQuantizer().set_global(config)
+    config = arm.get_default_arm_inductor_quantization_config(is_qat=is_qat)
+    return arm.ArmInductorQuantizer().set_global(config)
 
 
 def sides(most: int = MOST_PIXELS) -> dict[int, object]:
     """Height and width left open for ``torch.export``: multiples of 16 from 32 to ``most`` pixels."""
-    cells = {axis: torch.export.Dim(f"cells{axis}", min=2, max=most // SIZE_MULTIPLE) for axis in (2, 3)}
+    cells = {
+        axis: torch.export.Dim(f"cells{axis}", min=2, max=most // SIZE_MULTIPLE) for axis in (2, 3)
+    }
     return {axis: SIZE_MULTIPLE * dimension for axis, dimension in cells.items()}
+
+
+def export_program(
+    model: nn.Module, example: Tensor | None = None, most: int = MOST_PIXELS
+) -> torch.export.ExportedProgram:
+    """A model written down in ATen operators, by ``torch.export``, strictly.
+
+    Strict export gives a module that is called twice two nodes of its own. Otherwise a ReLU that
+    layers share, as in torchvision's ResNets, stops torchao with ``Input partition has more than
+    one output node``.
+
+    Args:
+        model: takes float32 [N, 3, H, W].
+        example: fixes the size of the input to its own. None leaves height and width open, in
+            multiples of 16 from 32 to ``most``, and in training mode the number of images too.
+    """
+    shapes = None
+    if example is None:
+        images = {0: torch.export.Dim("images", min=2, max=1024)} if model.training else {}
+        example = torch.zeros(2 if model.training else 1, 3, 64, 96)
+        shapes = (images | sides(most),)
+    return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=True)
+
+
+class TrainableGraph(GraphModule):
+    """An exported graph whose batch norms and dropout follow ``training``, as in any module.
+
+    ``torch.export`` writes the mode into the graph. torchao's functions rewrite it; here they are
+    called whenever ``training`` is set, by ``train()``, ``eval()`` or whoever evaluates in between.
+    """
+
+    @property
+    def training(self) -> bool:  # noqa: D102
+        return self.__dict__["training"]
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["training"] = mode
+        if "_graph" in self.__dict__:  # not while it is made
+            (move_exported_model_to_train if mode else move_exported_model_to_eval)(self)
 
 
 def export_graph(model: nn.Module, example: Tensor | None = None) -> GraphModule:
@@ -87,48 +108,59 @@ def export_graph(model: nn.Module, example: Tensor | None = None) -> GraphModule
 
     Args:
         model: takes float32 [N, 3, H, W], multiples of 16. In training mode, the graph has batch
-            norms that learn; in evaluation mode, ones that do not.
-        example: fixes the size of the input to its own; None leaves height and width open, from 32
-            to 2048, and in training mode the number of images too.
-
-    Returns:
-        A graph whose ``eval()`` and ``train()`` do nothing harmful: batch norms stay as exported.
+            norms that learn, and follows ``train()`` and ``eval()``; in evaluation mode they stay
+            as exported.
+        example: fixes the size of the input, see ``export_program``.
     """
-    if example is None:
-        images = {0: torch.export.Dim("images", min=2, max=1024)} if model.training else {}
-        example = torch.zeros(2 if model.training else 1, 3, 256, 320)
-        program = torch.export.export(model, (example,), dynamic_shapes=(images | sides(),))
-    else:
-        program = torch.export.export(model, (example,))
-    return _with_mode(program.module(), model.training)
+    return _graph(export_program(model, example).module(), model.training)
+
+
+def _graph(graph: GraphModule, training: bool = False) -> GraphModule:
+    """A graph that may have ``eval()`` and ``train()``, without tensors that no node uses."""
+    kept = (TrainableGraph if training else GraphModule)(graph, graph.graph)
+    kept.meta = graph.meta
+    return kept.train(training)
 
 
 def quantize_pt2e(
     model: nn.Module,
     images: Iterable[np.ndarray | Tensor],
     quantizer: Quantizer | None = None,
+    example: Tensor | None = None,
 ) -> GraphModule:
     """Post-training static quantization by export: export, prepare, calibrate, convert.
 
     Args:
-        model: a float detector in evaluation mode, ``Blaze`` or another; it is not changed.
-        images: what to calibrate with, as for ``quantize.calibrate``.
+        model: a float network in evaluation mode, ``Blaze`` or another; it is not changed.
+        images: what to calibrate with, as for ``calibrate``.
         quantizer: which integers go where; None takes ``inductor_quantizer()``.
+        example: fixes the size of the input, see ``export_program``.
 
     Returns:
         A graph with quantize and dequantize operators around each layer, which computes in float
-        what int8 will give. It is slow until a backend lowers it: ``lower`` here, ``export`` for
-        phones.
+        what int8 will give. It is slow until a backend lowers it: ``lower`` and ``package`` here,
+        ``export`` for phones.
 
     Raises:
-        ValueError: the model is in training mode, or the images are unfit.
+        ValueError: the model is in training mode, there are no images, or the quantizer put
+            integers nowhere.
     """
     if model.training:
         raise ValueError("model: is in training mode: call .eval() first")
     quantizer = inductor_quantizer() if quantizer is None else quantizer
-    prepared = _with_mode(prepare_pt2e(export_graph(model), quantizer), training=False)
+    prepared = _graph(prepare_pt2e(export_program(model, example).module(), quantizer))
     calibrate(prepared, images)
-    return _with_mode(convert_pt2e(prepared), training=False)
+    return _converted(prepared)
+
+
+def _converted(prepared: GraphModule) -> GraphModule:
+    int8 = convert_pt2e(prepared)
+    if not any("quantized_decomposed" in str(node.target) for node in int8.graph.nodes):
+        raise ValueError(
+            "quantizer: put integers nowhere, the graph is float as before: "
+            "give the quantizer a configuration, as with set_global(config)"
+        )
+    return _graph(int8)
 
 
 def prepare_qat(model: nn.Module, quantizer: Quantizer | None = None) -> GraphModule:
@@ -144,13 +176,36 @@ def prepare_qat(model: nn.Module, quantizer: Quantizer | None = None) -> GraphMo
     if not model.training:
         raise ValueError("model: is in evaluation mode: call .train() before exporting it for QAT")
     quantizer = inductor_quantizer(is_qat=True) if quantizer is None else quantizer
-    return _with_mode(prepare_qat_pt2e(export_graph(model), quantizer), training=True)
+    return _graph(prepare_qat_pt2e(export_program(model).module(), quantizer), training=True)
 
 
 def convert_qat(prepared: GraphModule) -> GraphModule:
     """Convert what ``prepare_qat`` gave, after training; the graph is changed in place."""
-    prepared.eval()  # torchao's returns nothing
-    return _with_mode(convert_pt2e(prepared), training=False)
+    return _converted(prepared.eval())
+
+
+def save_graph(graph: GraphModule, path: str | Path, example: Tensor | None = None) -> None:
+    """Store a graph with ``torch.export.save``, with neither inputs nor the author's file names.
+
+    Args:
+        graph: float or converted, in evaluation mode.
+        example: fixes the size of the input, see ``export_program``.
+    """
+    program = export_program(graph, example)
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        for note in AUTHORS_NOTES:
+            node.meta.pop(note, None)
+    torch.export.save(program, path)
+
+
+def load_graph(path: str | Path) -> GraphModule:
+    """Read what ``save_graph`` wrote.
+
+    This module has imported torchao, and with it the operators of quantized graphs. Without them
+    ``torch.export.load`` says no more than ``We ran into an error when deserializing``.
+    """
+    return _graph(torch.export.load(path).module())
 
 
 def lowering_obstacle() -> str | None:
@@ -170,11 +225,14 @@ def lowering_obstacle() -> str | None:
 
 
 @contextmanager
-def _as_compiled(threads: int) -> Iterator[None]:
+def _compiling(threads: int) -> Iterator[None]:
     """What compiled code asks for at each call: without gradients, with as many threads as then.
 
     Anything else, also inference mode, would have it compiled anew.
     """
+    obstacle = lowering_obstacle()
+    if obstacle:
+        raise RuntimeError(obstacle)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -193,7 +251,7 @@ def lower(
         model: a float model in evaluation mode, or what ``quantize_pt2e`` gave.
         example: float32 [N, 3, H, W].
         freezing: whether weights are constants. Without it an int8 graph is not lowered at all: its
-            weights are dequantized anew in each call, and the convolutions are float.
+            convolutions stay float, and activations are rounded between them.
         threads: of PyTorch. They become part of the code, which runs with so many from then on.
 
     Returns:
@@ -203,9 +261,6 @@ def lower(
     Raises:
         RuntimeError: ``lowering_obstacle()`` says why.
     """
-    obstacle = lowering_obstacle()
-    if obstacle:
-        raise RuntimeError(obstacle)
     # The option keeps the two kinds of code for one model apart; it alone would come too late, when
     # the weights have become inputs of the graph.
     compiled = torch.compile(model, dynamic=False, options={"freezing": freezing})
@@ -213,9 +268,31 @@ def lower(
     def run(x: Tensor) -> object:
         if x.shape != example.shape:
             raise ValueError(f"compiled for {list(example.shape)}, got {list(x.shape)}")
-        with _as_compiled(threads):
+        with _compiling(threads):
             return compiled(x)
 
     with inductor_config.patch(freezing=freezing):
         run(example)
     return run
+
+
+def package(
+    model: nn.Module, path: str | Path, example: Tensor | None = None, threads: int = 1
+) -> None:
+    """Compile as ``lower`` does, ahead of time, into a ``.pt2`` file (AOTInductor).
+
+    ``torch._inductor.aoti_load_package(path)`` runs it, on the same kind of processor and with the
+    same version of torch, without this package, torchao or a compiler.
+
+    Args:
+        model: a float model in evaluation mode, or what ``quantize_pt2e`` gave.
+        path: its name must end in ``.pt2``.
+        example: fixes the size of the input, see ``export_program``; code for one size is no faster.
+        threads: as for ``lower``.
+
+    Raises:
+        RuntimeError: ``lowering_obstacle()`` says why.
+    """
+    with _compiling(threads), inductor_config.patch(freezing=True):
+        program = export_program(model, example)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))

@@ -1,24 +1,26 @@
-"""Run exported detectors, each behind the face of a ``Blaze``, so that ``detect`` and ``evaluate`` take it."""
+"""Run exported detectors, each behind the face of a ``Blaze``: ``detect`` and ``evaluate`` take it."""
 
-from __future__ import annotations
-
+import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blaze_utils.detector.model import join_heads
+from blaze_utils.detector import join_heads
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Let nothing reach stderr, from Python or C++: for libraries that take notes there."""
-    kept = os.dup(2)
+    """Let nothing reach stderr, from Python, its loggers or C++: for libraries that take notes there."""
+    kept, level = os.dup(2), logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
             os.dup2(nowhere.fileno(), 2)
@@ -26,10 +28,11 @@ def quiet_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+        logging.disable(level)
 
 
 class Runtime(nn.Module):
-    """A detector that runs outside PyTorch's modules.
+    """A network that runs outside PyTorch's modules.
 
     Args:
         run: takes float32 [1, 3, H, W] as a numpy array and gives ``loc``, ``conf`` and ``landm`` as
@@ -37,23 +40,26 @@ class Runtime(nn.Module):
         name: what ``repr`` says.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], Sequence[np.ndarray | Tensor]], name: str) -> None:
+    def __init__(
+        self, run: Callable[[np.ndarray], Sequence[np.ndarray | Tensor]], name: str
+    ) -> None:
         super().__init__()
         self._run, self._name = run, name
         self.eval()
 
     def extra_repr(self) -> str:
+        """What ``repr`` says."""
         return self._name
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loc, conf, landm = (torch.as_tensor(output) for output in self._run(x.numpy()))
-        return loc, conf, landm
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The outputs as tensors, in the file's order."""
+        return tuple(torch.as_tensor(output) for output in self._run(x.numpy()))
 
 
 def torchscript(path: str | Path, threads: int = 1) -> Runtime:
     """A ``.pt`` file of a traced module. The process has one number of threads for all of PyTorch:
 
-    ``threads`` is noted only; ``benchmark`` and ``torch.set_num_threads`` set it.
+    ``threads`` is noted only; ``compare`` and ``torch.set_num_threads`` set it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
@@ -61,15 +67,56 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
     return Runtime(lambda x: module(torch.from_numpy(x)), f"TorchScript, {threads} threads")
 
 
-def onnx_runtime(path: str | Path, threads: int = 1) -> Runtime:
-    """An ``.onnx`` file in ONNX Runtime, on the CPU, with so many threads."""
+def packaged(path: str | Path) -> Runtime:
+    """A ``.pt2`` package of ``pt2e.package``, with the number of threads that it was compiled for."""
+    module = torch._inductor.aoti_load_package(str(path))
+    return Runtime(lambda x: module(torch.from_numpy(x)), "AOTInductor")
+
+
+def _session(path: str | Path, threads: int, signed: bool, optimised: Path | None = None):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return Runtime(lambda x: session.run(None, {"image": x}), f"ONNX Runtime, {threads} threads")
+    # Threads that wait would spin, at the expense of whatever runs next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.qdqisint8allowed", str(int(signed)))
+    if optimised:
+        options.optimized_model_filepath = str(optimised)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime(path: str | Path, threads: int = 1, signed: bool = False) -> Runtime:
+    """An ``.onnx`` file in ONNX Runtime, on the CPU, with so many threads.
+
+    Args:
+        signed: whether signed activations may stay signed (``session.qdqisint8allowed``). Without,
+            ONNX Runtime makes them unsigned on x86, and leaves what then does not fit in float.
+    """
+    session = _session(path, threads, signed)
+    name = session.get_inputs()[0].name
+    return Runtime(lambda x: session.run(None, {name: x}), f"ONNX Runtime, {threads} threads")
+
+
+def optimised_operators(path: str | Path, signed: bool = False) -> pd.Series:
+    """The operators that ONNX Runtime will run for an ``.onnx`` file on this machine.
+
+    Args:
+        signed: as for ``onnx_runtime``.
+
+    Returns:
+        int64 counts in the graph after ONNX Runtime's optimisations, indexed by the operator's name,
+        most frequent first. ``QLinearConv`` is an int8 convolution, ``Conv`` a float one.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        _session(path, 1, signed, optimised)
+        nodes = onnx.load(optimised).graph.node
+    names = pd.Series([node.op_type for node in nodes], dtype=object)
+    return names.value_counts().sort_index().sort_values(ascending=False, kind="stable")
 
 
 def openvino(path: str | Path, threads: int = 1) -> Runtime:
@@ -86,7 +133,7 @@ def openvino(path: str | Path, threads: int = 1) -> Runtime:
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         # Copies: the request writes its next outputs over these.
-        return [output.copy() for output in request.infer({"image": x}).values()]
+        return [output.copy() for output in request.infer([x]).values()]
 
     return Runtime(run, f"OpenVINO, {threads} threads")
 
