@@ -108,7 +108,8 @@ def random_crop(
         faces, not clipped: faces may lie outside. Mirrored landmarks are put back into the order
         image-left eye, image-right eye, nose, image-left and image-right mouth corner.
     """
-    left, top, side = choose_crop(*image.shape[:2], boxes, rng)
+    height, width = image.shape[:2]
+    left, top, side = choose_crop(height, width, boxes, rng)
     image = cut(image, left, top, side, size, fill)
     scale = size / side
     boxes = (boxes - (left, top, left, top)) * scale
@@ -144,5 +145,5 @@ def sort_out_faces(
     shown = inside * sides.prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     ignored = (occlusion > MOST_OCCLUSION) | (shown < LEAST_INSIDE) | (yaw > MOST_YAW)
     ignored |= (longer < LEAST_SIDE) | outside
-    kept = (sides > LEAST_CLIPPED_SIDE).all(axis=1)
+    kept: np.ndarray = (sides > LEAST_CLIPPED_SIDE).all(axis=1)
     return clipped, kept, ignored

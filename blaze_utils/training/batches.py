@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from blaze_utils.data import Sample
 from blaze_utils.detector.anchors import encode_boxes, encode_landmarks, match, prior_boxes
 from blaze_utils.detector.model import MEAN_BGR
 from blaze_utils.training.augment import random_crop, sort_out_faces
@@ -51,7 +52,7 @@ class TrainingBatches(Dataset):
         orders = {e: np.random.default_rng([self.seed, 0, e]).permutation(count) for e in epochs}
         return [int(orders[place // count][place % count]) for place in places]
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([self.seed, 1, step])
         size = int(rng.choice(CROP_SIZES, p=CROP_SIZE_CHANCES))
         priors = prior_boxes((size, size))
@@ -59,7 +60,9 @@ class TrainingBatches(Dataset):
         return tuple(torch.stack(column) for column in zip(*items, strict=True))
 
     @staticmethod
-    def _item(sample, size: int, priors: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def _item(
+        sample: Sample, size: int, priors: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, ...]:
         faces = sample.labels
         if faces is None:
             raise ValueError(f"{sample.name}: an image without labels cannot be trained on")
