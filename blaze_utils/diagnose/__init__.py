@@ -1,7 +1,13 @@
-"""What stands between a model of yours and int8: ``diagnose``, and ``checks`` to copy."""
+"""What stands between a model of yours and int8.
+
+``diagnose`` takes any eager model and an example of its inputs, takes copies of it to int8, and says
+where that stops or goes wrong, why, and what to write instead. ``checks`` is one file to copy into a
+project of your own: one line for each mistake that raises no error. Begin with ``diagnose(model, x)``.
+Quantizing itself is the room ``int8``; nothing here imports another room.
+"""
 
 from . import checks
 from .findings import CODES, Finding, Findings, diagnose
-from .trial import InFloat
+from .trials import InFloat
 
 __all__ = ["CODES", "Finding", "Findings", "InFloat", "checks", "diagnose"]

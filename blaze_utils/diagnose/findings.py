@@ -1,8 +1,8 @@
 """What stands between a model and a working int8 conversion: a trial decides, a table explains.
 
-Whether something is a finding is decided by trying it (``trial``). The tables here only say why, and
-what to write instead: ``CAUSES`` for modules, ``MESSAGES`` for the rest. A fix for modules is code
-that has been run on a copy, and the finding says how many decibels came of it.
+Whether something is a finding is decided by trying it (``trials``). The tables here only say why, and
+what to write instead: ``CAUSES`` for modules, ``MESSAGES`` for the rest. A fix for modules is code that
+has been run on a copy, and the finding says how many decibels came of it.
 """
 
 import copy
@@ -22,138 +22,172 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
-from . import checks
-from .trial import (
-    DEQUANT,
-    GOOD,
-    NORMS,
-    QUANT,
-    SAME,
-    SWAPPED,
-    Call,
-    Run,
-    Trial,
-    decibels,
-    engine_qconfig,
-    first_sentence,
-    float_type,
-    is_real,
-    stage_of,
-    try_alone,
-    try_whole,
-    undisturbed,
-    without_observers,
-)
+from . import checks, trials
+from .trials import DEQUANT, GOOD, NORMS, QUANT, SAME, Call, Run, Trial, decibels, type_of
 
 # fmt: off
+GALLERY, STUBS, ADD, FUSION, CALIBRATION, QAT = (
+    "08_error_gallery", "03_quant_stubs", "04_residual_add", "05_fusion", "06_calibration", "07_qat")
 CODES = {
-    "NOT_EAGER": "08_error_gallery", "NOT_COPYABLE": "08_error_gallery",
-    "ENGINE_MISSING": "06_calibration", "ON_CUDA": "03_quant_stubs", "NOT_FLOAT32": "03_quant_stubs",
-    "RUN_FAILED": "08_error_gallery", "NO_STUBS": "03_quant_stubs", "STUB_MISPLACED": "03_quant_stubs",
-    "TUPLE_IN_QUANTWRAPPER": "03_quant_stubs", "UNSUPPORTED_MODULE": "03_quant_stubs",
-    "SWAPPED_MODULE": "08_error_gallery", "WRONG_QCONFIG": "06_calibration",
-    "WRONG_KERNEL": "08_error_gallery", "FUNCTIONAL_OP": "04_residual_add",
-    "CAT_QUANTIZED": "03_quant_stubs", "CLAMP_ON_QNNPACK": "08_error_gallery",
-    "SHARED_MODULE": "04_residual_add", "NO_QCONFIG": "02_naive_quantization",
-    "TRAINING_MODE": "05_fusion", "FUNCTIONAL_RELU": "05_fusion",
-    "ACTIVATION_NOT_FUSABLE": "05_fusion", "NOT_FUSED": "05_fusion", "FAKE_QUANT_OFF": "07_qat",
-    "NOT_CALIBRATED": "06_calibration", "LOW_SQNR": "06_calibration",
-    "TRIAL_FAILED": "08_error_gallery",
+    "NOT_EAGER": GALLERY, "NOT_COPYABLE": GALLERY, "ENGINE_MISSING": CALIBRATION, "ON_CUDA": STUBS,
+    "NOT_FLOAT32": STUBS, "RUN_FAILED": GALLERY, "NO_STUBS": STUBS, "STUB_MISPLACED": STUBS,
+    "TUPLE_IN_QUANTWRAPPER": STUBS, "UNSUPPORTED_MODULE": STUBS, "SWAPPED_MODULE": GALLERY,
+    "WRONG_QCONFIG": CALIBRATION, "WRONG_KERNEL": GALLERY, "FUNCTIONAL_OP": ADD, "CAT_QUANTIZED": STUBS,
+    "CLAMP_ON_QNNPACK": GALLERY, "SHARED_MODULE": ADD, "NO_QCONFIG": "02_naive_quantization",
+    "FUNCTIONAL_RELU": FUSION, "ACTIVATION_NOT_FUSABLE": FUSION, "NOT_FUSED": FUSION,
+    "TRAINING_MODE": FUSION, "FAKE_QUANT_OFF": QAT, "NOT_CALIBRATED": CALIBRATION,
+    "LOW_SQNR": CALIBRATION, "TRIAL_FAILED": GALLERY,
 }
 """Every code, with the notebook that teaches it, in the order in which a reader meets them."""
 
-STUBS_AROUND = """x = self.dequant(x)  # before it
+AROUND = """x = self.dequant(x)  # before it
 x = self.quant_2(x)  # behind it, with self.quant_2 = QuantStub() in __init__"""
 MESSAGES = {
     "scope": ("NOT_EAGER", "This is {what}: only models of static quantization in eager mode are judged.",
-              "diagnose(float_model, example_inputs)  # the module that it was made from"),
+        "diagnose(float_model, example_inputs)  # the module that it was made from"),
     "forward": ("NOT_COPYABLE", "Its forward has been replaced by a function, which in a copy still works "
-                "with the old modules: what prepare and convert return would run the float model.",
-                "module.forward = types.MethodType(function, module)  # or write a subclass"),
+        "with the old modules: what prepare and convert return would run the float model.",
+        "module.forward = types.MethodType(function, module)  # or write a subclass"),
     "copy": ("NOT_COPYABLE", "prepare and convert copy the model, and it cannot be copied: {error}.",
-             "# remove attributes that hold results, such as cached outputs"),
-    "weight_g": ("NOT_COPYABLE", "prepare and convert copy the model, and it cannot be copied, because of "
-                 "the old weight_norm: {error}.",
-                 "for name in {names}:\n    nn.utils.remove_weight_norm(model.get_submodule(name))"),
+        "# remove attributes that hold results, such as cached outputs"),
+    "weight_g": ("NOT_COPYABLE", "The old weight_norm keeps a tensor that cannot be copied: {error}.",
+        "for name in {names}:\n    nn.utils.remove_weight_norm(model.get_submodule(name))"),
     "engine": ("ENGINE_MISSING", "The quantized engine is 'none': convert stops with \"Didn't find engine "
-               "for operation\".", "torch.backends.quantized.engine = {engine!r}"),
+        "for operation\".", "torch.backends.quantized.engine = {engine!r}"),
     "run": ("RUN_FAILED", "The model does not run with these inputs: {error}. The rest of this list is what "
-            "can be seen without a complete run.", "{fix}"),
+        "was seen until then.", "{fix}"),
     "no stubs": ("NO_STUBS", "Nothing turns the input into int8: the first converted layer stops with "
-                 "\"Could not run 'quantized::conv2d.new' with arguments from the 'CPU' backend\" or the "
-                 "like.",
-                 "self.quant, self.dequant = QuantStub(), DeQuantStub()  # in __init__\n"
-                 "x = self.quant(x)  # in forward, before the first layer\n"
-                 "return self.dequant(x)  # behind the last layer, once for each output"),
-    "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: convert leaves "
-                   "it as it is, and it does nothing.", "module.qconfig = qconfig  # before prepare"),
-    "stub unused": ("STUB_MISPLACED", "This stub is never called.", "x = self.{last}(x)  # in forward"),
+        "\"Could not run 'quantized::conv2d.new' with arguments from the 'CPU' backend\" or the like.",
+        "self.quant, self.dequant = QuantStub(), DeQuantStub()  # in __init__\n"
+        "x = self.quant(x)  # in forward, before the first layer\n"
+        "return self.dequant(x)  # behind the last layer, once for each output"),
+    "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: convert "
+        "leaves it as it is, and it does nothing.", "module.qconfig = qconfig  # before prepare"),
+    "stub unused": ("STUB_MISPLACED", "This stub is never called.", "# call it in forward, or delete it"),
     "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor: there is no "
-                     "DeQuantStub on its way out.", "return self.dequant(x)  # once for each output"),
+        "DeQuantStub on its way out.", "return self.dequant(x)  # once for each output"),
     "float": ("STUB_MISPLACED", "Its input has not come through a QuantStub, or has left int8: after "
-              "convert it is given float, and stops.", "x = self.quant(x)  # before this module\n"
-              "module.qconfig = None  # or let it stay float, before prepare"),
+        "convert it is given float, and stops.", "x = self.quant(x)  # before this module\n"
+        "module.qconfig = None  # or let it stay float, before prepare"),
     "int8": ("STUB_MISPLACED", "This QuantStub is given a tensor that is int8 already.",
-             "# delete this stub, or put a DeQuantStub before it"),
+        "# delete this stub, or put a DeQuantStub before it"),
     "tuple": ("TUPLE_IN_QUANTWRAPPER", "A stub takes one tensor and is given several, as by QuantWrapper "
-              "around a model with several outputs: \"'tuple' object has no attribute 'dequantize'\".",
-              "self.quant, self.dequant = QuantStub(), DeQuantStub()  # without QuantWrapper\n"
-              "return tuple(self.dequant(output) for output in outputs)"),
+        "around a model with several outputs: \"'tuple' object has no attribute 'dequantize'\".",
+        "self.quant, self.dequant = QuantStub(), DeQuantStub()  # without QuantWrapper\n"
+        "return tuple(self.dequant(output) for output in outputs)"),
     "stays float": ("STUB_MISPLACED", "This {kind} stays float, since its qconfig is None, but it is given "
-                    "int8: \"{error}\".", STUBS_AROUND),
+        "int8: \"{error}\".", AROUND),
     "cat": ("CAT_QUANTIZED", "torch.{op} at {place} joins int8 tensors with different scales. It runs, but "
-            "all get the scale of the first: larger values are clipped.", "{fix}"),
+        "all get the scale of the first: larger values are clipped.", "{fix}"),
     "clamp": ("CLAMP_ON_QNNPACK", "{op} at {place}: on qnnpack its values come out in the wrong places "
-              "behind an int8 convolution, without an error.",
-              "x = self.relu(x)  # nn.ReLU, fused with the layer before it\n"
-              "x = self.quant_2(torch.clamp(self.dequant(x), low, high))  # or clamp in float"),
-    "kernel": ("WRONG_KERNEL", "{op} at {place} runs in int8, and its values are wrong.", STUBS_AROUND),
-    "operator": ("FUNCTIONAL_OP", "{symbol} at {place} runs between int8 layers. {why} After convert: "
-                 "\"{error}\".", "{fix}"),
+        "behind an int8 convolution, without an error.",
+        "x = self.relu(x)  # nn.ReLU, fused with the layer before it\n"
+        "x = torch.clamp(x.contiguous(), low, high)  # or so"),
+    "kernel": ("WRONG_KERNEL", "{op} at {place} runs in int8, and its values are wrong.", AROUND),
+    "lossy": ("LOW_SQNR", "{op} at {place} leaves ≈ {decibels:.0f} dB of its result in int8.", AROUND),
+    "operator": ("FUNCTIONAL_OP", "{op} at {place} runs between int8 layers. {why} After convert: "
+        "\"{error}\".", "{fix}"),
     "operators": ("FUNCTIONAL_OP", "Operators without an int8 kernel, {position}: {places}. After convert: "
-                  "\"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
+        "\"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
+    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.",
+        "self.{name}.qconfig = None  # in __init__: it stays float\n"
+        "x = self.dequant(x)  # before pack_padded_sequence\n"
+        "x = self.quant_2(x)  # behind pad_packed_sequence, with self.quant_2 = QuantStub()"),
+    "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules and "
+        "convert go by the exact type. As nn.BatchNorm{dims}d it folds into the layer before it.",
+        "for name in {names}:\n"
+        "    old = model.get_submodule(name)\n"
+        "    new = nn.BatchNorm{dims}d(len(old.running_mean), old.eps).eval()\n"
+        "    new.load_state_dict(old.state_dict(), strict=False)\n"
+        "    model.set_submodule(name, {new})  # then fuse it"),
     "shared": ("SHARED_MODULE", "This {kind} is called {count} times a run and has one scale for all of "
-               "them, which is too coarse where the values are small.",
-               "self.a, self.b = ...  # in __init__: one for each call"),
+        "them, which is too coarse where the values are small.",
+        "self.a, self.b = ...  # in __init__: one for each call"),
     "relu": ("SHARED_MODULE", "This ReLU is called at {count} places. It works, but cannot be fused with "
-             "the layer before it: fusing leaves an Identity, at the other places too.",
-             "self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # in __init__: one for each place"),
+        "the layer before it: fusing leaves an Identity, at the other places too.",
+        "self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # in __init__: one for each place"),
     "functional relu": ("FUNCTIONAL_RELU", "The ReLU at {place} is a function: it runs in int8, but only a "
-                        "module can be fused with the layer before it.",
-                        "self.relu = nn.ReLU()  # in __init__: one for each place\n"
-                        "x = self.relu(x)  # then fuse it"),
+        "module can be fused with the layer before it.",
+        "self.relu = nn.ReLU()  # in __init__: one for each place\nx = self.relu(x)  # then fuse it"),
     "activation": ("ACTIVATION_NOT_FUSABLE", "fuse_modules knows no chain that ends with {kind}: it is an "
-                   "operator of its own, which reads and writes every activation{wrong}.",
-                   "for name, module in list(model.named_modules()):\n"
-                   "    if type(module) is nn.{kind}:\n"
-                   "        model.set_submodule(name, nn.ReLU())  # then train on"),
+        "operator of its own, which reads and writes every activation{wrong}.",
+        "for name, module in list(model.named_modules()):\n    if type(module) is nn.{kind}:\n"
+        "        model.set_submodule(name, nn.ReLU())  # then train on"),
     "fuse": ("NOT_FUSED", "{count} of convolution or linear layer, batch norm ({norms}) and ReLU could be "
-             "one int8 operator each, if fused: faster, smaller, and rounded once.",
-             "{again}fuse_modules(model, [\n{listed}\n], inplace=True)"),
-    "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules and convert "
-             "go by the exact type. As nn.BatchNorm{dims}d it can be folded into the layer before it.",
-             "for name in {names}:\n"
-             "    old = model.get_submodule(name)\n"
-             "    new = nn.BatchNorm{dims}d(len(old.running_mean), old.eps).eval()\n"
-             "    new.load_state_dict(old.state_dict(), strict=False)\n"
-             "    model.set_submodule(name, {new})  # then fuse it with the layer before it"),
-    "lossy": ("LOW_SQNR", "{op} at {place} keeps the scale of its input, or one of its own: ≈ {decibels:.0f} dB "
-              "of its result are left.", STUBS_AROUND),
-    "failed": ("TRIAL_FAILED", "Taken to int8 as a whole, the model stops at {step}: \"{error}\". No cause "
-               "is known here.", STUBS_AROUND),
-    "low": ("LOW_SQNR", "In int8 the whole model has ≈ {decibels:.0f} dB against float. No layer alone is "
-            "wrong; the lowest are {lowest}.", "{fix}"),
+        "one int8 operator each, if fused: faster, smaller, and rounded once.",
+        "{again}fuse_modules(model, [\n{listed}\n], inplace=True)"),
+    "failed": ("TRIAL_FAILED", "Taken to int8, the model stops at {step}: \"{error}\". No cause is known "
+        "here.", AROUND),
+    "low": ("LOW_SQNR", "In int8 the model has ≈ {decibels:.0f} dB against float, though no module alone is "
+        "wrong; the lowest are {lowest}.", "{fix}"),
 }
 """By a short name: code, explanation and fix."""
 
-CALIBRATE = """with torch.inference_mode():
-    for image in calibration_images:  # preprocessed as for inference
-        prepared(image)
-converted = convert(prepared)  # of the prepared model, not of one that was converted"""
-# fmt: on
+# What is offered for modules: code about ``model`` that was run on a copy before it is offered.
+IN_FLOAT = """from torch.ao.quantization import DeQuantStub, QuantStub
+for name in {names}:  # in float, between int8 neighbours
+    module = model.get_submodule(name)
+    module.qconfig = None
+    model.set_submodule(name, nn.Sequential(DeQuantStub(), module, QuantStub()))"""
+IN_FLOAT_MANY = """from blaze_utils.diagnose import InFloat
+for name in {names}:  # in float, between int8 neighbours
+    model.set_submodule(name, InFloat(model.get_submodule(name)))"""
+ENGINE_QCONFIG = """from torch.ao.quantization import get_default_qconfig
+model.qconfig = get_default_qconfig("{engine}")
+for module in model.modules():
+    if getattr(module, "qconfig", None) is not None:
+        module.qconfig = model.qconfig"""
+PARAMETRIZED = """from torch.nn.utils.parametrize import remove_parametrizations
+for name in {names}:  # folds it into the weight
+    remove_parametrizations(model.get_submodule(name), "weight")"""
+NUMBERS = """for name in {names}:
+    conv = model.get_submodule(name)
+    conv.padding = tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size))"""
+PER_TENSOR = """from torch.ao.quantization import default_qconfig
+for name in {names}:  # one scale for all weights of a layer
+    model.get_submodule(name).qconfig = default_qconfig"""
+EMBEDDING = """from torch.ao.quantization import float_qparams_weight_only_qconfig
+for name in {names}:
+    model.get_submodule(name).qconfig = float_qparams_weight_only_qconfig"""
+PRELU = """from torch.ao.quantization import FixedQParamsObserver, QConfig
+slopes = FixedQParamsObserver.with_args(scale=1 / 64, zero_point=128, dtype=torch.quint8)
+for name in {names}:
+    model.get_submodule(name).qconfig = QConfig(model.qconfig.activation, slopes)"""
+
+AGAIN = "# from the float model, before prepare:\n" + IN_FLOAT
+SATURATED = "8-bit activations saturate the sums of processors without VNNI"
+BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRONG_KERNEL", "low": "LOW_SQNR"}
+TRIED = 8  # a fix is tried on so many of the modules that it is for
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CAUSES = [
+    (lambda m, t: parametrize.is_parametrized(m), PARAMETRIZED,
+        "convert goes by the exact type, and a parametrization (weight_norm) is a type of its own"),
+    (lambda m, t: type(m) is nn.PReLU, PRELU,
+        "It needs a qconfig that can express 1.0: with others convert stops, or positive values are "
+        "multiplied by the largest slope"),
+    (lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)), EMBEDDING,
+        "It needs a qconfig of its own"),
+    (lambda m, t: isinstance(getattr(m, "padding", 0), str), NUMBERS,
+        "Padding in words has no int8 form, it must be numbers"),
+    (lambda m, t: isinstance(m, TRANSPOSED) and "er channel" in t.error, PER_TENSOR,
+        "The default qconfig of x86 has a scale for each channel of the weights, which it cannot take"),
+    (lambda m, t: isinstance(m, (nn.RNNBase, nn.RNNCellBase)) and type(m) is not nn.LSTM, "",
+        "It has no static int8 form (quantize_dynamic has one)"),
+    (lambda m, t: "createStatus" in t.error, "",
+        "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller than the sum"),
+    (lambda m, t: t.error and t.step == "storing", "", "It runs, but cannot be stored or copied"),
+    (lambda m, t: t.bad == "swapped", "", "prepare puts a module of its own in its place"),
+    (lambda m, t: t.bad == "wrong" and not isinstance(m, TRANSPOSED), "",
+        SATURATED),
+    (lambda m, t: t.error and any(base in trials.SWAPPED for base in type(m).__mro__[1:]), "",
+        "convert goes by the exact type and leaves a subclass of a layer in float"),
+    (lambda m, t: "uantized" in t.error, "", "int8 has no kernel for it"),
+    (lambda m, t: True, "", "No cause is known here"),
+]
+"""For a module and its trial: does the cause apply, the fix for it ("" for a general one), why."""
+
 RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
 FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack")
@@ -163,8 +197,8 @@ AS_MODULE = {
     "hardswish": "Hardswish", "elu": "ELU", "prelu": "PReLU", "linear": "Linear", "conv1d": "Conv1d",
     "conv2d": "Conv2d", "conv3d": "Conv3d", "batch_norm": "BatchNorm2d", "layer_norm": "LayerNorm",
     "group_norm": "GroupNorm", "instance_norm": "InstanceNorm2d",
-}  # fmt: skip
-"""Functions whose module convert replaces by an int8 one."""
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -205,8 +239,8 @@ class Findings(list[Finding]):
     """
 
     def __init__(self, findings: Iterable[Finding], about: str, decibels: float) -> None:
-        unique = {(found.code, found.module, found.fix): found for found in findings}
-        super().__init__(sorted(unique.values(), key=lambda found: list(CODES).index(found.code)))
+        order = list(CODES)
+        super().__init__(sorted(dict.fromkeys(findings), key=lambda found: order.index(found.code)))
         count = f"{len(self) or 'no'} finding{'s' * (len(self) != 1)}"
         tried = f"; tried in int8: ≈ {decibels:.0f} dB" if decibels == decibels else ""
         self.title, self.decibels = f"{about}: {count}{tried}", decibels
@@ -223,9 +257,8 @@ class Findings(list[Finding]):
 
         def cut(fix):
             lines = fix.split("\n")
-            return fix if len(lines) < 9 else "\n".join(
-                [*lines[:7], f"... {len(lines) - 7} more lines"]
-            )
+            more = [f"... {len(lines) - 7} more lines"] if len(lines) > 8 else []
+            return "\n".join([*lines[:7], *more] if more else lines)
 
         alike = ["code", "explanation", "fix", "notebook"]
         table = self.to_frame().groupby(alike, sort=False).module.agg(shown).reset_index()
@@ -234,9 +267,9 @@ class Findings(list[Finding]):
     def __repr__(self) -> str:
         lines = [self.title]
         for row in self._table().itertuples():
-            what = textwrap.fill(f"{row.explanation} [{row.notebook}]", 100)
-            modules = textwrap.fill(f"{row.code}  {row.module}", 100)
-            lines += ["-" * 100, modules, what, textwrap.indent(row.fix, "    ")]
+            texts = f"{row.code}  {row.module}", f"{row.explanation} [{row.notebook}]"
+            lines += ["-" * 100, *(textwrap.fill(text, 100) for text in texts)]
+            lines.append(textwrap.indent(row.fix, "    "))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -247,99 +280,15 @@ class Findings(list[Finding]):
         return f"<p>{html.escape(self.title)}</p>\n{rows}"
 
 
-# What is offered for modules: code about ``model`` that is run on a copy before it is offered.
-IN_FLOAT = """from torch.ao.quantization import DeQuantStub, QuantStub
-for name in {names}:  # in float, between int8 neighbours
-    module = model.get_submodule(name)
-    module.qconfig = None
-    model.set_submodule(name, nn.Sequential(DeQuantStub(), module, QuantStub()))"""
-IN_FLOAT_MANY = """from blaze_utils.diagnose import InFloat
-for name in {names}:  # in float, between int8 neighbours
-    model.set_submodule(name, InFloat(model.get_submodule(name)))"""
-ENGINE_QCONFIG = """from torch.ao.quantization import get_default_qconfig
-model.qconfig = get_default_qconfig("{engine}")
-for module in model.modules():
-    if getattr(module, "qconfig", None) is not None:
-        module.qconfig = model.qconfig"""
-PARAMETRIZED = """from torch.nn.utils.parametrize import remove_parametrizations
-for name in {names}:  # folds it into the weight
-    remove_parametrizations(model.get_submodule(name), "weight")"""
-NUMBERS = """for name in {names}:
-    conv = model.get_submodule(name)
-    conv.padding = tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size))"""
-PER_TENSOR = """from torch.ao.quantization import default_qconfig
-for name in {names}:  # one scale for all weights of a layer
-    model.get_submodule(name).qconfig = default_qconfig"""
-EMBEDDING = """from torch.ao.quantization import float_qparams_weight_only_qconfig
-for name in {names}:
-    model.get_submodule(name).qconfig = float_qparams_weight_only_qconfig"""
-PRELU = """from torch.ao.quantization import FixedQParamsObserver, QConfig
-slopes = FixedQParamsObserver.with_args(scale=1 / 64, zero_point=128, dtype=torch.quint8)
-for name in {names}:
-    model.get_submodule(name).qconfig = QConfig(model.qconfig.activation, slopes)"""
-CAUSES = (
-    (
-        lambda m, t: parametrize.is_parametrized(m),
-        "convert goes by the exact type, and a parametrization (weight_norm) is a type of its own",
-        PARAMETRIZED,
-    ),
-    (
-        lambda m, t: type(m) is nn.PReLU,
-        "it needs a qconfig that can express 1.0: with others convert stops, or positive values are "
-        "multiplied by the largest slope",
-        PRELU,
-    ),
-    (lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)), "it needs a qconfig of its own", EMBEDDING),
-    (
-        lambda m, t: isinstance(getattr(m, "padding", 0), str),
-        "padding in words has no int8 form, it must be numbers",
-        NUMBERS,
-    ),
-    (
-        lambda m, t: isinstance(m, TRANSPOSED) and "er channel" in t.error,
-        "the default qconfig of x86 has a scale for each channel of the weights, which it cannot take",
-        PER_TENSOR,
-    ),
-    (
-        lambda m, t: isinstance(m, (nn.RNNBase, nn.RNNCellBase)) and not isinstance(m, nn.LSTM),
-        "it has no static int8 form (quantize_dynamic has one)",
-        "",
-    ),
-    (
-        lambda m, t: "createStatus" in t.error,
-        "QNNPACK refuses the ratio of scales: the parts of a sum may not be smaller than the whole by "
-        "more than 2**14",
-        "",
-    ),
-    (lambda m, t: t.error and t.step == "storing", "it runs, but cannot be stored or copied", ""),
-    (
-        lambda m, t: t.bad == "swapped",
-        "prepare puts a module of PyTorch's own in its place, which is not the same",
-        "",
-    ),
-    (
-        lambda m, t: t.bad == "wrong" and not isinstance(m, TRANSPOSED),
-        "8-bit activations saturate the sums of processors without VNNI",
-        "",
-    ),
-    (
-        lambda m, t: t.error and any(base in SWAPPED for base in type(m).__mro__[1:]),
-        "convert goes by the exact type and leaves this subclass of a layer in float",
-        "",
-    ),
-    (lambda m, t: "QuantizedCPU" in t.error or "uantized" in t.error, "int8 has no kernel for it", ""),
-)
-"""Causes that are known: when one applies to a module and its trial, what to say, the fix for it."""
-
-
 def diagnose(
     model: nn.Module, example_inputs: Tensor | tuple | list | dict, kwargs: dict | None = None
 ) -> Findings:
     """What stands between a model and a working int8 conversion in eager mode, on this engine.
 
-    Copies of the model run on the CPU, in evaluation mode and without gradients: in float, and taken
-    through prepare, calibration with the example, convert and int8, as a whole and module by module.
-    The model itself is only read.
+    Copies of the model run on the CPU, in evaluation mode and without gradients: in float, and
+    taken through prepare, calibration with the example, convert and int8, as a whole and module by
+    module. Of a model that is converted or prepared for QAT only what comes next is tried:
+    diagnose the float model to see all places at once. The model itself is only read.
 
     Args:
         model: any eager module, at any stage from float to converted, on any device.
@@ -348,8 +297,8 @@ def diagnose(
         kwargs: further arguments by name.
 
     Returns:
-        Findings in the order in which a reader would meet them; none if int8 was tried and is right.
-        A model that does not run is a finding, not an exception.
+        Findings in the order in which a reader would meet them; none if int8 was tried and is
+        right. A model that does not run is a finding, not an exception.
 
     Raises:
         TypeError: ``model`` is not an ``nn.Module``.
@@ -358,24 +307,24 @@ def diagnose(
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
     about = type(model).__name__
-    with undisturbed():
+    with trials.undisturbed():
         obstacle = next(out_of_scope(model), None)
         if obstacle is not None:
             return Findings([obstacle], about, float("nan"))
-        examination = Examination(model, *arguments(model, example_inputs, kwargs))
+        examination = Examination(model, arguments(model, example_inputs, kwargs))
         found = list(examination.findings())
-    return Findings(found, f"{about}, {examination.stage}", examination.decibels)
+    return Findings(found, f"{about}, {examination.stage}", examination.whole.decibels)
 
 
 def arguments(model: nn.Module, inputs, kwargs: dict | None) -> tuple[tuple, dict]:
     """Positional and keyword arguments: copies, float32, on the CPU."""
     args, kwargs = inputs if isinstance(inputs, tuple) else (inputs,), kwargs or {}
-    if isinstance(inputs, dict) and set(inputs) <= set(inspect.signature(model.forward).parameters):
+    if isinstance(inputs, dict) and inputs.keys() <= inspect.signature(model.forward).parameters.keys():
         args, kwargs = (), inputs | kwargs
 
     def on_cpu(leaf):
         leaf = leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
-        return leaf.float() if is_real(leaf) else leaf
+        return leaf.float() if trials.is_real(leaf) else leaf
 
     return tree_map(on_cpu, args), tree_map(on_cpu, kwargs)
 
@@ -391,8 +340,8 @@ def out_of_scope(model: nn.Module) -> Iterator[Finding]:
         copy.deepcopy(model)
     except Exception as error:
         names = [name for name, module in model.named_modules() if hasattr(module, "weight_g")]
-        key, said = "weight_g" if names else "copy", first_sentence(error)
-        yield finding(key, "".join(names[:1]), error=said, names=json.dumps(names))
+        facts = {"error": trials.first_sentence(error), "names": json.dumps(names)}
+        yield finding("weight_g" if names else "copy", "".join(names[:1]), **facts)
 
 
 def foreign(module: nn.Module) -> str:
@@ -411,18 +360,6 @@ def foreign(module: nn.Module) -> str:
     return "quantized dynamically" if path.startswith("torch.ao.nn") and "dynamic" in path else ""
 
 
-BAD = {
-    "error": "UNSUPPORTED_MODULE",
-    "swapped": "SWAPPED_MODULE",
-    "wrong": "WRONG_KERNEL",
-    "low": "LOW_SQNR",
-}
-UNKNOWN = ("the cause is not known here", "")
-CUSTOM = (nn.LSTM, nn.MultiheadAttention)  # prepare itself swaps them
-TRIED = 8
-"""A fix is tried on so many of the modules that it is for."""
-
-
 def _holders(wrong, what: str):
     """A check that no module holds a tensor that is ``wrong``."""
 
@@ -430,123 +367,139 @@ def _holders(wrong, what: str):
         names = [
             name
             for name, module in model.named_modules()
-            if any(map(wrong, [*module.parameters(False), *module.buffers(False)]))
+            if any(map(wrong, [*module.parameters(recurse=False), *module.buffers(recurse=False)]))
         ]
         if names:
-            message = f"{len(names)} modules, {names[0] or 'the model'} first, hold tensors {what}"
-            raise checks.CheckError(message, names)
+            raise checks.CheckError(f"{', '.join(names[:3]) or 'The model'}: {what}", names)
 
     return check
 
 
 def _evaluates(model: nn.Module) -> None:
     if model.training:
-        raise checks.CheckError(
-            "In training mode batch norms and dropout change what the observers see: call eval()"
-        )
+        raise checks.CheckError("in training mode batch norms change what the observers see")
 
 
 def _has_qconfig(model: nn.Module) -> None:
-    qconfigs = [m.qconfig for m in model.modules() if hasattr(m, "qconfig")]
+    qconfigs = [module.qconfig for module in model.modules() if hasattr(module, "qconfig")]
     if qconfigs and not any(qconfigs):
-        raise checks.CheckError("No module has a qconfig: prepare put in no observers")
+        checks.assert_prepared(model)
 
 
-FLOATS = ("float", "prepared", "prepared for QAT")
-CHECKS = [
-    (
-        "ON_CUDA",
-        FLOATS,
-        _holders(lambda t: t.device.type != "cpu", "that are not on the CPU, where int8 is computed"),
-        "model.cpu()  # and the inputs as well",
-    ),
-    (
-        "NOT_FLOAT32",
-        FLOATS,
-        _holders(lambda t: is_real(t) and t.dtype != torch.float32, "that are not float32"),
-        "model.float()  # and the inputs as well",
-    ),
-    ("NO_QCONFIG", ("float",), _has_qconfig, "model.qconfig = ...  # before prepare"),
-    ("TRAINING_MODE", ("prepared",), _evaluates, "prepared.eval()"),
-    (
-        "FAKE_QUANT_OFF",
-        ("prepared for QAT",),
-        checks.assert_fake_quantized,
+# fmt: off
+PTQ, LATER = ("float", "prepared"), ("prepared for QAT", "converted")
+FACTS = [
+    ("ON_CUDA", _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is computed; the "
+        "rest was found on a copy that is"), PTQ, "model.cpu()  # and the inputs as well"),
+    ("NOT_FLOAT32", _holders(lambda t: t.dtype in (torch.float16, torch.bfloat16, torch.float64),
+        "not float32, which is all that prepare and convert take; the rest was found on a copy that is"),
+        PTQ, "model.float()  # and the inputs as well"),
+    ("NO_QCONFIG", _has_qconfig, PTQ[:1], "model.qconfig = ...  # before prepare"),
+    ("TRAINING_MODE", _evaluates, PTQ[1:], "prepared.eval()"),
+    ("FAKE_QUANT_OFF", checks.assert_fake_quantized, LATER[:1],
         "model.qconfig = get_default_qat_qconfig(torch.backends.quantized.engine)\n"
-        "prepared = prepare_qat(model.train())  # from the float model",
-    ),
-    (
-        "NOT_CALIBRATED",
-        ("prepared", "prepared for QAT", "converted"),
-        checks.assert_calibrated,
-        CALIBRATE,
-    ),
+        "prepared = prepare_qat(model.train())  # from the float model"),
+    ("NOT_FUSED", checks.assert_no_batch_norm, LATER,
+        "# diagnose the float model: the list of chains is there"),
+    ("NOT_CALIBRATED", checks.assert_calibrated, PTQ[1:] + LATER,
+        "with torch.inference_mode():\n"
+        "    for image in calibration_images:  # preprocessed as for inference\n"
+        "        prepared(image)\n"
+        "converted = convert(prepared)  # of the prepared model, not of one that was converted"),
 ]
+"""What is seen without a run: code, check, at which stages, fix."""
+# fmt: on
 
 
 class Examination:
     """One model examined: its run, its trials, and the findings that come of them.
 
     Attributes:
-        plain: a copy of the model, in float without observers; what is converted stays so.
-        decibels: of the whole model in int8; NaN if that could not be tried.
+        plain: a copy of the model, in float without observers; one of a later stage stays as it is.
+        run: its run; None at a later stage.
+        whole: what became of the model in int8.
+        dead: how many of the modules that were tried alone have no signal.
     """
 
-    def __init__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.model, self.stage, self.inputs = model, stage_of(model), (args, kwargs)
-        self.engine, self.decibels = torch.backends.quantized.engine, float("nan")
-        self.plain = copy.deepcopy(model).cpu().eval()
-        if self.stage != "converted":
-            without_observers(self.plain).float()
-        self.run = Run(copy.deepcopy(self.plain), *copy.deepcopy(self.inputs))
+    def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
+        self.model, self.inputs, self.stage = model, inputs, trials.stage_of(model)
+        self.engine, self.whole, self.dead = torch.backends.quantized.engine, Trial(), 0
+        self.family = "qnnpack" if self.engine == "qnnpack" else "x86"
+        self.qconfig_fix = ENGINE_QCONFIG.replace("{engine}", self.family)
+        self.plain, self.run = copy.deepcopy(model).cpu().eval(), None
+        if self.stage in PTQ:
+            trials.without_observers(self.plain).float()
+            self.run = Run(copy.deepcopy(self.plain), copy.deepcopy(inputs))
 
     def findings(self) -> Iterator[Finding]:
         """All of them, in the order of the work."""
-        yield from self.facts()
-        if self.run.failure is not None:
-            yield self.failed()
-        norms = [] if self.run.failure else list(self.other_norms())
-        yield from norms
-        rest = [*stubs(self.run), *operators(self.run)]
-        if self.engine != "none" and self.run.failure is None:
-            rest += self.trials(rest)
-        rest += fusion(self.run, self.stage)
-        inside = {found.module for found in norms}
-        yield from (found for found in rest if found.module not in inside)
-
-    def facts(self) -> Iterator[Finding]:
-        """What can be seen without a run; behind ``prepare`` the checks say it."""
         if self.engine == "none":
             engines = [*torch.backends.quantized.supported_engines, "qnnpack"]
             yield finding("engine", "", engine=next(e for e in engines if e != "none"))
-        for code, stages, check, fix in CHECKS:
+        found = []
+        if self.run is None:
+            found = self.later()
+        elif self.run.failure is not None:
+            found = [self.failed(), *stubs(self.run), *operators(self.run)]
+        else:
+            found = list(self.other_norms())
+            covered = tuple(f"{norm.module}." for norm in found) or ("/",)
+            rules = [*stubs(self.run), *operators(self.run)]
+            rules += self.attempts(rules) if self.engine != "none" else []
+            rules += fusion(self.run, self.stage)
+            found += [f for f in rules if not f"{f.module}.".startswith(covered)]
+        yield from self.facts()
+        yield from found
+
+    def facts(self) -> Iterator[Finding]:
+        """What is seen without a run."""
+        called = self.whole.called if self.run is None else self.run.by_module
+        for code, check, stages, fix in FACTS:
             try:
                 check(self.model) if self.stage in stages else None
             except checks.CheckError as error:
                 names = [name.replace(".activation_post_process", "") for name in error.modules]
-                if code == "NOT_CALIBRATED" and self.run.failure is None:  # unused ones do no harm
-                    names = [name for name in names if name in self.run.by_module]
+                if code == "NOT_CALIBRATED" and called:  # a module that is not used does no harm
+                    names = [name for name in names if name in called]
                 if names:
                     module = names[0] if len(set(names)) == 1 else ""
                     yield Finding(code, module, f"{error}.", fix, CODES[code])
 
     def failed(self) -> Finding:
         """The model itself does not run: why, and whether it runs with other arguments."""
-        (args, kwargs), error = self.inputs, self.run.failure
+        (args, _), error = self.inputs, self.run.failure
         names = list(inspect.signature(self.plain.forward).parameters)
-        fix = "model.eval()(*example_inputs)  # must run before it can be quantized"
-        listed = args[0] if args and isinstance(args[0], list) else []
         by_name = dict(zip(names, args, strict=False))
-        for others, call in (
-            ((listed, {}), "tuple(example_inputs)"),
-            (((), by_name), "{" + ", ".join(f'"{name}": ...' for name in by_name) + "}"),
+        keys = ", ".join(f'"{name}": ...' for name in by_name)
+        fix = "model.eval()(*example_inputs)  # must run before it can be quantized"
+        for (others, options), call in (
+            ((args[0] if isinstance(args[:1] and args[0], list) else (), {}), "tuple(example_inputs)"),
+            (((), by_name), f"{{{keys}}}"),
         ):
             with suppress(Exception):
-                others = copy.deepcopy(others)
-                copy.deepcopy(self.plain)(*others[0], **others[1])
+                copy.deepcopy(self.plain)(*copy.deepcopy(others), **copy.deepcopy(options))
                 fix = f"diagnose(model, {call})  # tried: with these arguments it runs"
-        said = f"{type(error).__name__}: {first_sentence(error)}"
+        said = f"{type(error).__name__}: {trials.first_sentence(error)}"
         return finding("run", self.run.failed_in, error=said, fix=fix)
+
+    def later(self) -> list[Finding]:
+        """Findings about a model that is converted, or prepared for QAT: what comes next is tried."""
+        self.whole = whole = trials.try_whole(self.plain, self.inputs)
+        found = [
+            self.described(name, Trial(wrong={name: share}), SATURATED, "WRONG_KERNEL", AGAIN, [name])
+            for name, share in whole.wrong.items()
+            if share > checks.WRONG
+        ]
+        if whole.error:
+            found.append(finding("failed", whole.module, step=whole.step, error=whole.error))
+        elif self.stage == "converted":
+            with trials.undisturbed(), suppress(StopIteration):
+                try:
+                    checks.assert_cat_keeps_scales(self.plain, *self.inputs[0])
+                except checks.CheckError as error:
+                    fix = "x = torch.cat([self.dequant(t) for t in tensors], dim=1)"
+                    found.append(Finding("CAT_QUANTIZED", "", f"{error}.", fix, CODES["CAT_QUANTIZED"]))
+        return found
 
     def other_norms(self) -> Iterator[Finding]:
         """Batch norms of another class (frozen, synchronized, with its ReLU) that can be folded."""
@@ -563,113 +516,103 @@ class Examination:
                     groups[type(module).__name__, max(x.dim() - 2, 1), new].append(name)
                     break
         for (kind, dims, new), names in groups.items():
-            for name in names:
-                yield finding("norm", name, kind=kind, names=json.dumps(names), dims=dims, new=new)
+            facts = {"kind": kind, "dims": dims, "new": new, "names": json.dumps(names)}
+            yield from (finding("norm", name, **facts) for name in names)
 
-    def trials(self, before: list[Finding]) -> list[Finding]:
+    def attempts(self, before: list[Finding]) -> list[Finding]:
         """What comes of taking the model, and its modules, to int8."""
-        run = self.run
-        if self.stage == "converted":
-            wrong = checks.inexact_layers(self.plain, *copy.deepcopy(self.inputs[0]), **self.inputs[1])
-            bad = {n: Trial(wrong={n: share}) for n, share in wrong.items() if share > checks.WRONG}
-            return list(self.explained(bad))
-        qat = self.stage == "prepared for QAT"
-        model = copy.deepcopy(self.model).cpu().eval() if qat else self.plain
-        whole = try_whole(model, self.inputs, run.results) if run.has_stub else Trial(error="no stub")
-        self.decibels = whole.decibels
+        run, whole = self.run, Trial(error="there are no stubs")
+        if run.has_stub:
+            self.whole = whole = trials.try_whole(self.plain, self.inputs, run.results)
+        low = whole.decibels < GOOD
         wrong = {n for n, share in whole.wrong.items() if share > checks.WRONG}
         wrong = {next((u for u in run.units if n.startswith(f"{u}.")), n) for n in wrong}
-        names = {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
-        names |= {n for n in run.units if not isinstance(run.modules[n], QUANT + DEQUANT)}
-        if not whole.error and not whole.decibels < GOOD:
-            names = {n for n in names if type(run.modules[n]) in CUSTOM} | wrong
-        names = [] if qat else [n for n in run.modules if n in names and n in run.given]
-        alone = {name: self.alone(name) for name in names if name not in run.stays_float}
+        names = {n for n in run.units if type(run.modules[n]) in trials.CUSTOM} | wrong
+        if whole.error or low:
+            names |= {n for n in run.units if not isinstance(run.modules[n], QUANT + DEQUANT)}
+            names |= {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
+        names = [n for n in run.modules if n in (names & run.given.keys()) - run.stays_float]
+        alone = {name: self.alone(name) for name in names}
         self.dead = sum(trial.dead for trial in alone.values())
         bad = {name: trial for name, trial in alone.items() if trial.bad}
-        found = list(self.explained(bad))
-        found += [self.beside(name, whole) for name in run.modules if name in wrong - bad.keys()]
-        if whole.run is not None:
-            seen = {(found.code, found.module) for found in before}
-            more = operators(whole.run, low=whole.bad == "low")
-            found += [f for f in more if (f.code, f.module) not in seen]
-        if run.has_stub and whole.error and not found and not before:
-            found.append(finding("failed", whole.failed_in, step=whole.step, error=whole.error))
-        if whole.bad == "low" and not self.dead and not found:
-            lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
-            shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
-            fix = IN_FLOAT.format(names=json.dumps(lowest))
-            found.append(finding("low", "", decibels=whole.decibels, lowest=shown, fix=fix))
+        found = [*self.explained(bad), *(self.beside(n) for n in run.modules if n in wrong - bad.keys())]
+        for call in run.calls if low else []:
+            if call.decibels < GOOD and not call.builtin and call.op not in JOINS:
+                found.append(finding("lossy", call.module, **vars(call)))
+        if run.has_stub and not found and not before:
+            if whole.error:
+                found.append(finding("failed", whole.module, step=whole.step, error=whole.error))
+            elif low and not self.dead:
+                lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
+                shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
+                fix = IN_FLOAT.format(names=json.dumps(lowest))
+                found.append(finding("low", "", decibels=whole.decibels, lowest=shown, fix=fix))
         return found
 
     def alone(self, name: str, fix: str = "") -> Trial:
         """One module tried, perhaps with a fix."""
-        qconfig = self.run.qconfigs[name] or engine_qconfig()
-        module = self.plain.get_submodule(name)
-        return try_alone(module, self.run.given[name], qconfig, fix.format(names=["unit"]))
+        qconfig = self.run.qconfigs[name] or trials.engine_qconfig()
+        fix = fix.replace("{names}", '["unit"]')
+        return trials.try_alone(self.plain.get_submodule(name), self.run.given[name], qconfig, fix)
 
     def explained(self, bad: dict[str, Trial]) -> Iterator[Finding]:
         """Findings for modules whose trial went wrong, with a cause if one is known, and a fix."""
         groups = defaultdict(list)
         for name, trial in bad.items():
-            module = self.plain.get_submodule(name)
-            cause = next((c[1:] for c in CAUSES if c[0](module, trial)), UNKNOWN)
+            module, (args, _) = self.plain.get_submodule(name), self.run.given[name][0]
+            if args and isinstance(args[0], nn.utils.rnn.PackedSequence):
+                last = name.rpartition(".")[2]
+                yield finding("packed", name, kind=type(module).__name__, name=last)
+                continue
+            cause = next(cause[1:] for cause in CAUSES if cause[0](module, trial))
             groups[type(module).__name__, trial.bad, trial.step, trial.error, cause].append(name)
-        for (kind, *_, (why, own)), names in groups.items():
+        for (*_, (own, why)), names in groups.items():
             worst = min((bad[name] for name in names), key=lambda trial: trial.decibels)
             fix, after = self.remedy(names, own)
             code = "UNSUPPORTED_MODULE" if own else BAD[worst.bad]
-            if "get_default_qconfig" in fix:
-                code, why = "WRONG_QCONFIG", f"its qconfig is not for {self.engine}; the engine's own is"
-            for name in names:
-                yield self.described(name, kind, worst, why, code, (fix, after))
+            if fix == self.qconfig_fix:
+                code, why = "WRONG_QCONFIG", f"Its qconfig is not for {self.engine}, whose own is right"
+            yield from (self.described(n, worst, why, code, fix, names, after) for n in names)
 
     def remedy(self, names: list[str], own: str) -> tuple[str, float]:
-        """The first fix that makes all these modules right, else the last; the decibels it gives."""
-        engine = "qnnpack" if self.engine == "qnnpack" else "x86"
-        qconfigs = {repr(self.run.qconfigs[name] or engine_qconfig(engine)) for name in names}
-        other = "" if qconfigs == {repr(engine_qconfig(engine))} else ENGINE_QCONFIG
-        worst = float("nan")
-        if self.stage == "converted":
-            fix = "# again from the float model, before prepare:\n" + IN_FLOAT
-            return fix.format(names=json.dumps(names)), worst
-        for fix in filter(None, (own, other.replace("{engine}", engine), IN_FLOAT, IN_FLOAT_MANY)):
-            trials = [self.alone(name, fix) for name in names[:TRIED]]
-            worst = min(trial.decibels for trial in trials)
-            if not any(trial.bad for trial in trials):
+        """The first fix that makes all these modules right, else the last; its decibels."""
+        qconfigs = [self.run.qconfigs[name] or trials.engine_qconfig() for name in names]
+        right = {repr(qconfig) for qconfig in qconfigs} == {repr(trials.engine_qconfig(self.family))}
+        for fix in filter(None, (own, "" if right else self.qconfig_fix, IN_FLOAT, IN_FLOAT_MANY)):
+            tried = [self.alone(name, fix) for name in names[:TRIED]]
+            if not any(trial.bad for trial in tried):
                 break
-        return fix.format(names=json.dumps(names)), worst
+        return fix, min(trial.decibels for trial in tried)
 
-    def beside(self, name: str, whole: Trial) -> Finding:
+    def beside(self, name: str) -> Finding:
         """A layer that is right alone and wrong in the model, because of what comes before it."""
-        values = {value for call in self.run.by_module[name] for value in call.inputs}
-        sources = [c.module for c in self.run.calls if values.intersection(c.outputs)]
-        sources = [s for s in sources if isinstance(self.run.modules[s], FIXED_RANGE)]
-        for names in filter(None, (sources, [name])):
-            fix = IN_FLOAT.format(names=json.dumps(names))
-            trial = try_whole(self.plain, self.inputs, self.run.results, fix)
-            if trial.wrong.get(name, 0.0) <= checks.WRONG:
-                break
-        why = "8-bit activations saturate the sums of processors without VNNI"
+        run, why = self.run, SATURATED
+        values = {value for call in run.by_module[name] for value in call.inputs}
+        sources = [call.module for call in run.calls if values.intersection(call.outputs)]
+        sources = [n for n in sources if isinstance(run.modules[n], FIXED_RANGE)]
         if sources:
-            why += f"; {sources[0]} gives 8 bits whatever the qconfig"
-        kind = type(self.run.modules[name]).__name__
-        share = max(s for n, s in whole.wrong.items() if f"{n}.".startswith(f"{name}."))
-        at_fault = Trial(wrong={name: share})
-        return self.described(name, kind, at_fault, why, "WRONG_KERNEL", (fix, trial.decibels))
+            why += f", and {sources[0]} gives 8 bits whatever the qconfig"
+        for names in filter(None, (sources, [name])):
+            fix = IN_FLOAT.replace("{names}", json.dumps(names))
+            trial = trials.try_whole(self.plain, self.inputs, run.results, fix)
+            if not trial.error and trial.wrong.get(name, 0.0) <= checks.WRONG:
+                break
+        share = max(s for n, s in self.whole.wrong.items() if f"{n}.".startswith(f"{name}."))
+        wrong = Trial(wrong={name: share})
+        return self.described(name, wrong, why, "WRONG_KERNEL", fix, names, trial.decibels)
 
-    def described(self, name, kind, trial, why, code, remedy) -> Finding:
+    def described(self, name, trial, why, code, fix, names, after=float("nan")) -> Finding:
         """A finding about a module that went wrong in a trial."""
-        fix, after = remedy
         what = {
             "error": f'{trial.step} stops with "{trial.error}"',
-            "swapped": f"after prepare it has ≈ {trial.in_float:.0f} dB against before, in float",
-            "wrong": f"≈ {100 * max(trial.wrong.values(), default=0):.0f} % of the results of its kernel on "
-            f"{self.engine} are more than one step beside exact arithmetic on the same integers",
+            "swapped": f"after prepare it has ≈ {trial.in_float:.0f} dB against before, in float already",
+            "wrong": f"≈ {100 * max(trial.wrong.values(), default=0):.0f} % of what its kernel gives on "
+            f"{self.engine} is more than one step beside exact arithmetic on the same integers",
             "low": f"int8 has ≈ {trial.decibels:.0f} dB against float",
         }[trial.bad]
-        tried = f" The fix, tried: ≈ {after:.0f} dB." if after == after else ""
-        return Finding(code, name, f"{kind}: {what}. {why[0].upper()}{why[1:]}.{tried}", fix, CODES[code])
+        tried = f" The fix was tried: ≈ {after:.0f} dB." if after == after else ""
+        text = f"{type(self.plain.get_submodule(name)).__name__}: {what}. {why}.{tried}"
+        return Finding(code, name, text, fix.replace("{names}", json.dumps(names)), CODES[code])
 
 
 def stubs(run: Run) -> Iterator[Finding]:
@@ -682,7 +625,7 @@ def stubs(run: Run) -> Iterator[Finding]:
             if name in run.stays_float:
                 yield finding("stub float", name)
             elif name not in run.by_module and run.failure is None:
-                yield finding("stub unused", name, last=name.rpartition(".")[2])
+                yield finding("stub unused", name)
     if run.returns_int8:
         yield finding("returns int8", "")
     for call in run.calls:
@@ -692,12 +635,12 @@ def stubs(run: Run) -> Iterator[Finding]:
             yield finding(call.error, call.module)
 
 
-def operators(run: Run, low: bool = False) -> Iterator[Finding]:
+def operators(run: Run) -> Iterator[Finding]:
     """What runs in int8 and has no kernel or a wrong one, or one scale for several tensors."""
-    grouped = defaultdict(list)
+    grouped, positions = defaultdict(list), run.positions()
     for call in (call for call in run.calls if not call.unit):
         facts = {"op": call.op, "place": call.place, "error": call.error}
-        position = run.position_of[id(call)]
+        position = positions[id(call)]
         if call.op in JOINS and len(set(call.scales)) > 1:
             fix = "self.cat = FloatFunctional()  # in __init__\nx = self.cat.cat(tensors, dim=1)"
             if position == "behind" or not call.op.startswith(("cat", "conc")):
@@ -710,8 +653,6 @@ def operators(run: Run, low: bool = False) -> Iterator[Finding]:
         elif call.wrong > checks.WRONG:
             clamp = call.op in CLAMPS and torch.backends.quantized.engine == "qnnpack"
             yield finding("clamp" if clamp else "kernel", call.module, **facts)
-        elif low and call.decibels < GOOD and not call.builtin:
-            yield finding("lossy", call.module, **facts, decibels=call.decibels)
     for (module, position), calls in grouped.items():
         places = list(dict.fromkeys(f"{call.op} ({call.place})" for call in calls))
         if position == "between" and len(places) <= 3:
@@ -721,7 +662,7 @@ def operators(run: Run, low: bool = False) -> Iterator[Finding]:
         where, fix = {
             "before": ("before the first layer", "x = self.quant(x)  # behind these operators"),
             "behind": ("behind the last layer", "x = self.dequant(x)  # before these operators"),
-            "between": ("between int8 layers", STUBS_AROUND.replace("it", "them", 1)),
+            "between": ("between int8 layers", AROUND.replace("it", "them", 1)),
         }[position]
         yield finding("operators", module, position=where, places=shown, error=calls[0].error, fix=fix)
     for name, calls in run.by_module.items():
@@ -759,7 +700,7 @@ def operator(call: Call, run: Run) -> Finding:
             name = "skip_" + method if op == "add" else method
             fix = f"self.{name} = FloatFunctional()  # in __init__: one for each place\n"
             fix += f"x = self.{name}.{method}{arguments}"
-    facts = {"symbol": SYMBOLS.get(op, op), "place": call.place, "why": why, "error": call.error}
+    facts = {"op": SYMBOLS.get(op, op), "place": call.place, "why": why, "error": call.error}
     return finding("operator", call.module, **facts, fix=fix)
 
 
@@ -768,16 +709,16 @@ def fusion(run: Run, stage: str) -> Iterator[Finding]:
     chains = run.chains() if run.failure is None else []
     if chains:
         listed = "\n".join("    " + str(chain).replace("'", '"') + "," for chain in chains)
-        norms = sum(float_type(run.modules[name]) in NORMS for chain in chains for name in chain)
+        norms = sum(type_of(run.modules[name]) in NORMS for chain in chains for name in chain)
         again = "" if stage == "float" else "# again from the float model, before prepare:\n"
         count = f"{len(chains)} chain{'s' * (len(chains) > 1)}"
         yield finding("fuse", "", chains, count=count, norms=norms, again=again, listed=listed)
     fused = {name for chain in chains for name in chain}
     for call in run.calls if run.failure is None else []:
         user = run.only_user(call)
-        if user is None or float_type(run.modules[call.module]) not in WEIGHTED + TRANSPOSED + NORMS:
+        if user is None or type_of(run.modules[call.module]) not in WEIGHTED + TRANSPOSED + NORMS:
             continue
-        kind, count = float_type(run.modules[user.module]), len(run.by_module[user.module])
+        kind, count = type_of(run.modules[user.module]), len(run.by_module[user.module])
         if kind in RECTIFIERS:
             wrong = ", and on qnnpack (Arm) gives values in the wrong places" * (kind is nn.ReLU6)
             yield finding("activation", user.module, kind=kind.__name__, wrong=wrong)

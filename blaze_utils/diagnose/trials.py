@@ -1,10 +1,10 @@
-"""What eager int8 makes of a model and of its parts, found out by doing it on copies.
+"""What eager int8 makes of a model and of its parts, found out by doing it to copies.
 
-``Run`` is one run of a copy, written down call by call. Beside every tensor that would be int8 after
-``convert`` runs a quantized *shadow*, and every operator is tried on the shadows: whether int8 has a
-kernel for it, and a right one, is PyTorch's own answer. A *unit* is a module that ``convert`` makes
-one int8 operator of. ``try_alone`` takes one module through prepare, convert and int8, ``try_whole``
-the model.
+``Run`` is one run of a float model, written down call by call. Beside every tensor that would be int8
+after ``convert`` runs a quantized *shadow*, and every operator is tried on the shadows: whether int8
+has a kernel for it, and a right one, is PyTorch's own answer. A *unit* is a module that ``convert``
+makes one int8 operator of. ``try_alone`` takes one module through prepare, convert and int8,
+``try_whole`` a model.
 """
 
 import copy
@@ -21,37 +21,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.ao.quantization as tq
 from torch import Tensor, nn
 from torch.ao.nn import quantized as nnq
-from torch.ao.quantization import (
-    DeQuantStub,
-    FakeQuantizeBase,
-    QConfig,
-    QuantStub,
-    convert,
-    get_default_qconfig,
-    prepare,
-)
 from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from torch.ao.quantization.quantize import _remove_activation_post_process
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import type_before_parametrizations as type_of
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from .checks import (
-    FUNCTIONAL_METHODS,
-    WRONG,
-    dequantized,
-    inexact_layers,
-    is_int8,
-    is_observer,
-    wrong_share,
-)
+from . import checks
+from .checks import FUNCTIONAL_METHODS, dequantized
 
-FUNCTIONAL = (nnq.FloatFunctional, nnq.FXFloatFunctional, nnq.QFunctional)
-QUANT, DEQUANT = (QuantStub, nnq.Quantize), (DeQuantStub, nnq.DeQuantize)
-SWAPPED = get_default_static_quant_module_mappings().keys() | {nn.LSTM, nn.MultiheadAttention}
+QUANT, DEQUANT = (tq.QuantStub, nnq.Quantize), (tq.DeQuantStub, nnq.DeQuantize)
+FUNCTIONAL = (nnq.FloatFunctional, nnq.FXFloatFunctional)
+CUSTOM = (nn.LSTM, nn.MultiheadAttention)  # prepare itself puts another module in their place
+SWAPPED = {*get_default_static_quant_module_mappings(), *CUSTOM}
 SWAPPED -= {nn.Dropout, nn.ReLU6}  # these keep the scale of their input, swapped or not
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -59,24 +45,24 @@ TORCH_MODULES = str(Path(TORCH, "nn", "modules")) + os.sep
 HERE = str(Path(__file__).parent) + os.sep
 
 GOOD = 20.0
-"""Decibels that int8 must reach, against float. A layer alone has 30 to 40; below 20 one notices."""
+"""Decibels that int8 must reach, against float; a layer alone has 30 to 40."""
 SAME = 60.0
-"""Decibels between two ways to compute the same in float: rounding in float32 leaves 100 and more."""
+"""Decibels between two ways to compute the same in float; rounding in float32 leaves 100 and more."""
 DEAD = 3e-4
-"""A layer whose largest value is below this has no signal: an observer's smallest step is 1e-7, so
-int8 keeps nothing of it. Networks with random weights and untouched batch norms have such layers."""
+"""Below this largest value a layer has no signal: an observer's smallest step is 1e-7, and int8
+keeps nothing of it. Networks with random weights and untouched batch norms have such layers."""
 
 
 class InFloat(nn.Module):
-    """A module in float between int8 neighbours; in a float model it changes nothing.
+    """A module in float between int8 neighbours, put in before ``prepare``.
 
-    The first tensor of the result becomes int8 again, any others stay float. Of a ``FloatFunctional``
-    the methods can be called as before. Put it in before ``prepare``.
+    The first tensor of its result becomes int8 again, any others stay float. The methods of a
+    ``FloatFunctional`` can be called as before. In a float model it changes nothing.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.dequant, self.quant = module, DeQuantStub(), QuantStub()
+        self.module, self.dequant, self.quant = module, tq.DeQuantStub(), tq.QuantStub()
         module.qconfig = None
 
     def __getattr__(self, name: str):
@@ -85,7 +71,7 @@ class InFloat(nn.Module):
         return super().__getattr__(name)
 
     def forward(self, *args, **options):
-        """What the module gives, its first tensor quantized."""
+        """What the module gives."""
         return self._run(self.module, *args, **options)
 
     def _run(self, function, *args, **options):
@@ -109,7 +95,7 @@ class Call:
         builtin: the operator is called by a module of ``torch.nn``, not by the user's code.
         inputs, outputs: numbers of the values; a tensor changed in place is a new value.
         inside, scales: an input is int8 in the converted model; the scales of those inputs.
-        error: what PyTorch says to int8 inputs, for a unit what is wrong with them; "" if nothing.
+        error: what PyTorch says to int8 inputs; for a unit what is wrong with them; or "".
         wrong: share of the int8 result more than one step beside exact arithmetic.
         decibels: the int8 result against float arithmetic on the same inputs.
     """
@@ -145,8 +131,14 @@ def tensors(tree) -> list[Tensor]:
 
 def shadow(leaf):
     """The quantized form of a tensor that would be int8; anything else as it is."""
-    other = getattr(leaf, "_shadow", None) if isinstance(leaf, Tensor) else None
-    return leaf if other is None else other
+    int8 = getattr(leaf, "_shadow", None) if isinstance(leaf, Tensor) else None
+    return leaf if int8 is None else int8
+
+
+def is_channels_last(leaf) -> bool:
+    """Whether it is a quantized tensor that lies in memory with its channels last."""
+    dense = is_quantized(leaf) and leaf.dim() == 4 and not leaf.is_contiguous()
+    return dense and leaf.is_contiguous(memory_format=torch.channels_last)
 
 
 def first_sentence(error: Exception) -> str:
@@ -157,16 +149,13 @@ def first_sentence(error: Exception) -> str:
 
 def decibels(expected, actual) -> float:
     """SQNR of the worst tensor of ``actual``; infinite if equal, NaN if nothing can be compared."""
-    worst = float("nan")
+    found = []
     for want, got in zip(tensors(expected), map(dequantized, tensors(actual)), strict=False):
-        if not is_real(want) or want.shape != got.shape or not bool(want.isfinite().all()):
-            continue
-        noise = (want.double() - got.double()).square().mean()
-        ratio = want.double().square().mean() / noise if noise else torch.tensor(float("inf"))
-        worst = (
-            min(10 * float(ratio.log10()), worst) if worst == worst else 10 * float(ratio.log10())
-        )
-    return worst
+        if is_real(want) and want.shape == got.shape and bool(want.isfinite().all()):
+            noise = (want.double() - got.double()).square().mean()
+            ratio = want.double().square().mean() / noise
+            found.append(10 * float(ratio.log10()) if noise else float("inf"))
+    return min(found, default=float("nan"))
 
 
 def place_of_caller() -> tuple[str, bool]:
@@ -185,18 +174,16 @@ def place_of_caller() -> tuple[str, bool]:
 class Recorder(TorchFunctionMode):
     """Writes down what runs under it. A tensor carries its number and its shadow as attributes."""
 
-    def __init__(self, converted: bool, everything_inside: bool) -> None:
+    def __init__(self, everything_inside: bool) -> None:
         super().__init__()
-        self.converted, self.everything_inside = converted, everything_inside
-        self.calls: list[Call] = []
-        self.names, self.given, self.left = [""], {}, []
+        self.everything_inside = everything_inside
+        self.calls, self.names, self.given, self.left = [], [""], {}, []
         self.depth = self.count = 0
 
     def mark(self, tensor: Tensor, int8=None) -> int:
         """Give a tensor a new number, and a shadow if ``int8`` is quantized."""
         self.count += 1
-        tensor._number = self.count
-        tensor._shadow = int8 if is_quantized(int8) and not tensor.is_quantized else None
+        tensor._number, tensor._shadow = self.count, int8 if is_quantized(int8) else None
         return self.count
 
     def quantized(self, leaf, channels_last: bool = False):
@@ -204,7 +191,7 @@ class Recorder(TorchFunctionMode):
         if not is_real(leaf) or leaf.is_nested or not leaf.numel():
             return leaf
         self.count += 1
-        leaf = leaf.detach().float().nan_to_num()
+        leaf = leaf.detach().nan_to_num()
         if channels_last and leaf.dim() == 4:  # as int8 convolutions return their output
             leaf = leaf.contiguous(memory_format=torch.channels_last)
         low, high = min(float(leaf.min()), 0.0), max(float(leaf.max()), 0.0)
@@ -216,8 +203,7 @@ class Recorder(TorchFunctionMode):
         int8 = [tensor for tensor in map(shadow, given) if tensor.is_quantized]
         scales = [t.q_scale() for t in int8 if t.qscheme() == torch.per_tensor_affine]
         numbers = [getattr(t, "_number", None) or self.mark(t) for t in given]
-        place, builtin = place_of_caller()
-        return Call(self.names[-1], op, place, builtin, unit, numbers, bool(int8), scales)
+        return Call(self.names[-1], op, *place_of_caller(), unit, numbers, bool(int8), scales)
 
     def finish(self, call: Call, result, int8) -> None:
         """Write a call down, with the shadows of its result."""
@@ -234,112 +220,83 @@ class Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if name == "__get__":  # a property, such as x.shape or x.T
             name = getattr(func.__self__, "__name__", name)
-        versions = [tensor._version for tensor in given]
-        real = any(tensor.is_quantized for tensor in given)
-        call = self.call(name.strip("_"), given)
-        result = None if real else func(*args, **kwargs)
+        versions, call = [tensor._version for tensor in given], self.call(name.strip("_"), given)
+        result = func(*args, **kwargs)
         changed = [t for t, old in zip(given, versions, strict=True) if t._version != old]
-        int8 = result
-        if real or call.inside and (changed or tensors(result)):
-            int8, in_float = self.attempt(call, func, *tree_map(shadow, (args, kwargs)))
-            if real:
-                result = tree_map(self.quantized, in_float) if call.error else int8
-                changed = [t for t, old in zip(given, versions, strict=True) if t._version != old]
-            elif call.error:
-                last = any(map(is_channels_last, map(shadow, given)))
-                int8 = tree_map(partial(self.quantized, channels_last=last), result)
         if not tensors(result) and not changed:
             return result  # asks about a tensor, not for its values
-        handed_on = all(any(output is tensor for tensor in given) for output in tensors(result))
-        if handed_on and not changed:
-            if real or not call.inside or not isinstance(int8, Tensor) or int8.is_quantized:
-                return result
+        int8 = self.attempt(call, func, args, kwargs, result) if call.inside else result
+        if not changed and all(any(out is t for t in given) for out in tensors(result)):
+            if not isinstance(int8, Tensor) or int8.is_quantized or not call.inside:
+                return result  # hands on what it was given
             result = result.view_as(result)  # x.dequantize() of a float x is x itself
-        if handed_on:
-            self.finish(call, result, int8)
-        else:
-            self.finish(call, (result, changed), (int8, [shadow(tensor) for tensor in changed]))
+        others = [t for t in changed if not any(t is out for out in tensors(result))]
+        self.finish(call, (result, others), (int8, [shadow(tensor) for tensor in others]))
         return result
 
-    def attempt(self, call: Call, func, args: tuple, kwargs: dict):
-        """The result on int8 (None with ``call.error``) and the one on the same values in float."""
+    def attempt(self, call: Call, func, args: tuple, kwargs: dict, result):
+        """What int8 gives in the place of ``result``, compared with exact arithmetic."""
+        args, kwargs = tree_map(shadow, (args, kwargs))
         floats = tree_map(dequantized, (args, kwargs))  # now: func may change its input in place
-        int8 = in_float = None
         try:
             int8 = func(*args, **kwargs)
         except Exception as error:  # any exception is an answer here
             call.error = first_sentence(error)
-        if call.error or is_quantized(int8):
-            in_float = func(*floats[0], **floats[1])
-        if is_quantized(int8) and is_real(in_float) and int8.shape == in_float.shape:
-            if int8.qscheme() == torch.per_tensor_affine and int8.numel():
-                call.wrong = wrong_share(in_float, int8)
-                call.decibels = decibels(in_float, int8)
-        return int8, in_float
+            last = any(map(is_channels_last, tensors(args)))
+            return tree_map(partial(self.quantized, channels_last=last), result)
+        if is_quantized(int8) and int8.qscheme() == torch.per_tensor_affine and int8.numel():
+            exact = func(*floats[0], **floats[1])
+            if is_real(exact) and exact.shape == int8.shape:
+                call.wrong = checks.wrong_share(exact, int8)
+                call.decibels = decibels(exact, int8)
+        return int8
 
     def watch(self, name: str, module: nn.Module, unit: bool) -> None:
-        """Have a module of the copy report when it runs; a unit reports as one call."""
+        """Have a module report when it runs; a unit reports as one call."""
         running = []
 
         def enter(args, kwargs, method=""):
             self.names.append(name)
+            call, given = None, tensors((args, kwargs))
             if not self.depth:
-                self.given.setdefault(name, (tree_map(shadow, (args, kwargs)), method))
-            call = None
-            if unit and not self.depth:
-                for tensor in tensors((args, kwargs)):
-                    if not hasattr(tensor, "_number"):  # from a scripted function: taken to be int8
+                for tensor in given if unit else []:
+                    if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
                         self.mark(tensor, self.quantized(tensor))
-                call = self.call(type(module).__name__, tensors((args, kwargs)), unit=True)
+                self.given.setdefault(name, (tree_map(shadow, (args, kwargs)), method))
+            if unit and not self.depth:
+                call = self.call(type(module).__name__, given, unit=True)
                 call.error = self.input_error(module, call, args)
-                if self.converted and not isinstance(module, DEQUANT):
-                    to = dequantized if isinstance(module, QUANT) else self.quantized
-                    args = tree_map(to, args)
             self.depth += unit
-            running.append((call, args))
-            return args, kwargs
+            running.append((call, given))
 
         def leave(output):
-            call, args = running.pop()
-            if call is not None:
-                if isinstance(module, QUANT + DEQUANT) and not self.converted:
+            call, given = running.pop()
+            self.depth -= unit
+            if call is not None and isinstance(module, DEQUANT):
+                output = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, output)
+                self.finish(call, output, output)
+                self.left.append(output)
+            elif call is not None:
+                if isinstance(module, QUANT):
                     output = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, output)
                 last = any(part in type(module).__name__ for part in ("Conv", "BatchNorm"))
-                last = last or any(map(is_channels_last, map(shadow, tensors(args))))
+                last = last or any(map(is_channels_last, map(shadow, given)))
                 inside = isinstance(module, QUANT) or call.inside or self.everything_inside
-                if inside and not isinstance(module, DEQUANT):
-                    int8 = tree_map(partial(self.quantized, channels_last=last), output)
-                else:
-                    int8 = output
-                if isinstance(module, DEQUANT):
-                    self.left.append((call, output))
-                self.finish(call, output, int8)
-            self.depth -= unit
+                int8 = tree_map(partial(self.quantized, channels_last=last), output)
+                self.finish(call, output, int8 if inside else output)
             self.names.pop()
             return output
 
         if isinstance(module, FUNCTIONAL):  # it is not called itself, so that hooks would not run
             for method in FUNCTIONAL_METHODS:
-                run = getattr(module, method)
-
-                def watched(*args, run=run, method=method, **kwargs):
-                    args, kwargs = enter(args, kwargs, method)
-                    return leave(run(*args, **kwargs))
-
-                setattr(module, method, watched)
+                setattr(module, method, partial(_watched, enter, leave, getattr(module, method)))
         elif not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-            module.register_forward_pre_hook(
-                lambda _, args, kwargs: enter(args, kwargs), prepend=True, with_kwargs=True
-            )
+            module.register_forward_pre_hook(lambda _, *given: enter(*given), with_kwargs=True)
             module.register_forward_hook(lambda _, args, output: leave(output))
 
     def input_error(self, module: nn.Module, call: Call, args: tuple) -> str:
         """What is wrong with a unit's arguments."""
-        if (
-            isinstance(module, QUANT + DEQUANT)
-            and args
-            and isinstance(args[0], (tuple, list, dict))
-        ):
+        if isinstance(module, QUANT + DEQUANT) and isinstance(args[0], (tuple, list, dict)):
             return "tuple"
         if isinstance(module, QUANT):
             return "int8" if call.inside else ""
@@ -349,61 +306,45 @@ class Recorder(TorchFunctionMode):
         return "float" if any(is_real(shadow(tensor)) for tensor in tensors(args[:3])) else ""
 
 
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether a quantized tensor lies in memory with its channels last."""
-    last = {"memory_format": torch.channels_last}
-    dense = tensor.is_quantized and tensor.dim() == 4 and not tensor.is_contiguous()
-    return dense and tensor.is_contiguous(**last)
-
-
-def float_type(module: nn.Module) -> type | None:
-    """The ``torch.nn`` type of a float, QAT or int8 module: ``nn.Conv2d`` for all three kinds."""
-    kind = type_before_parametrizations(module)
-    if kind.__module__.startswith(("torch.ao.nn.quantized.", "torch.ao.nn.qat.")):
-        return getattr(nn, kind.__name__, None)
-    return kind
+def _watched(enter, leave, run, *args, **kwargs):
+    enter(args, kwargs, run.__name__)
+    return leave(run(*args, **kwargs))
 
 
 def stage_of(model: nn.Module) -> str:
     """How far the model has come: float, prepared, prepared for QAT, or converted."""
     modules = list(model.modules())
-    if any(map(is_int8, modules)):
+    if any(map(checks.is_int8, modules)):
         return "converted"
-    if any(isinstance(m, FakeQuantizeBase) or hasattr(m, "weight_fake_quant") for m in modules):
+    if any(isinstance(m, tq.FakeQuantizeBase) or hasattr(m, "weight_fake_quant") for m in modules):
         return "prepared for QAT"
-    return "prepared" if any(map(is_observer, modules)) else "float"
+    return "prepared" if any(map(checks.is_observer, modules)) else "float"
 
 
 def without_observers(model: nn.Module) -> nn.Module:
     """The model, changed in place: what ``prepare`` has put in is taken out again."""
-    for module in list(model.modules()):
+    for module in model.modules():
         _remove_activation_post_process(module)
-        for name, child in module.named_children():
-            if is_observer(child):  # the weights' of QAT, or inside a FloatFunctional
-                setattr(module, name, nn.Identity())
-        if isinstance(module, nnq.FloatFunctional) and not hasattr(
-            module, "activation_post_process"
-        ):
+        if isinstance(module, nnq.FloatFunctional):
             module.activation_post_process = nn.Identity()
     return model
 
 
 class Run:
-    """One run of a model, written down, and what the rules ask about it.
+    """One run of a float model, written down, and what the rules ask about it.
 
     Attributes:
-        modules: by dotted name, without observers and the inside of units.
-        qconfigs: the qconfig of each, its own or inherited.
+        modules, units: by dotted name, without the inside of units; the names of the units.
+        qconfigs: the qconfig of each module, its own or inherited.
         stays_float: names without a qconfig where others have one: convert leaves them.
         given: by name, the arguments of a module's first call, as shadows, and the method called.
-        failure: what the run raised, in the module ``failed_in``; None if it came to its end.
+        failure, failed_in: what the run raised, and in which module; None if it came to its end.
         returns, returns_int8: numbers of what the model returned; whether any of it is int8.
-        results: the tensors that left int8 for good or, without a DeQuantStub, those returned.
+        results: the tensors that left int8 through a DeQuantStub; without one, those returned.
     """
 
-    def __init__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.stage = stage_of(model)
-        self.qconfigs = {}
+    def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
+        self.qconfigs: dict[str, tq.QConfig | None] = {}
         for name, module in model.named_modules(remove_duplicate=False):
             inherited = self.qconfigs.get(name.rpartition(".")[0]) if name else None
             self.qconfigs[name] = getattr(module, "qconfig", inherited)
@@ -411,46 +352,33 @@ class Run:
         self.stays_float = without if len(without) < len(self.qconfigs) else set()
         self.modules, self.units = {}, set()
         for name, module in model.named_modules():
-            if any(name.startswith(f"{unit}.") for unit in self.units) or is_observer(module):
-                continue
-            self.modules[name] = module
-            self.units |= {name} if self.is_unit(name, module) else set()
-        names = [id(m) for _, m in model.named_modules(remove_duplicate=False)]
-        self.aliases = {n for n, m in self.modules.items() if names.count(id(m)) > 1}
+            if not any(name.startswith(f"{unit}.") for unit in self.units):
+                self.modules[name] = module
+                swapped = (
+                    type_of(module) in SWAPPED or type(module).__module__[:12] == "torch.ao.nn."
+                )
+                self.units |= {name} if swapped and name not in self.stays_float else set()
+        ids = [id(m) for _, m in model.named_modules(remove_duplicate=False)]
+        self.aliases = {n for n, m in self.modules.items() if ids.count(id(m)) > 1}
         self.has_stub = any(isinstance(module, QUANT) for module in self.modules.values())
-        self.record(model, args, kwargs)
+        self.record(model, *inputs)
         self.users, self.by_module = defaultdict(list), defaultdict(list)
         for call in self.calls:
             self.by_module[call.module].append(call)
             for value in call.inputs:
                 self.users[value].append(call)
-        self.position_of = self.positions()
-        left = [out for call, out in self.left if self.position_of[id(call)] == "behind"]
-        self.results = left or self.results
-
-    def is_unit(self, name: str, module: nn.Module) -> bool:
-        """Whether the module is, or will be, one int8 operator."""
-        if self.stage == "converted":
-            return is_int8(module)
-        kind = type_before_parametrizations(module)
-        swapped = kind in SWAPPED or kind.__module__.startswith("torch.ao.nn.")
-        return swapped and name not in self.stays_float
 
     def record(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Run ``model``, which is good for nothing else afterwards."""
-        converted = self.stage == "converted"
-        recorder = Recorder(converted, everything_inside=not self.has_stub)
-        self.calls, self.given, self.left = recorder.calls, recorder.given, recorder.left
-        self.failure, self.failed_in, self.results = None, "", []
-        self.returns, self.returns_int8 = set(), False
-        watched = dict(model.named_modules())
-        for name in self.modules:
-            recorder.watch(name, watched[name], name in self.units)
+        recorder = Recorder(everything_inside=not self.has_stub)
+        self.calls, self.given, self.results = recorder.calls, recorder.given, recorder.left
+        self.failure, self.failed_in, self.returns, self.returns_int8 = None, "", set(), False
+        for name, module in self.modules.items():
+            recorder.watch(name, module, name in self.units)
         for tensor in [*model.parameters(), *model.buffers()]:
             recorder.mark(tensor)
         for tensor in tensors((args, kwargs)):
-            starts_here = not converted and not self.has_stub
-            recorder.mark(tensor, recorder.quantized(tensor) if starts_here else None)
+            recorder.mark(tensor, None if self.has_stub else recorder.quantized(tensor))
         try:
             with recorder:
                 output = model(*args, **kwargs)
@@ -458,9 +386,10 @@ class Run:
             self.failure, self.failed_in = error, recorder.names[-1]
             return
         others = [leaf for leaf in tree_leaves(output) if not isinstance(leaf, (Tensor, nn.Module))]
-        self.results = tensors([output, *(getattr(leaf, "__dict__", None) for leaf in others)])
-        self.returns = {tensor._number for tensor in self.results if hasattr(tensor, "_number")}
-        self.returns_int8 = any(shadow(tensor).is_quantized for tensor in self.results)
+        returned = tensors([output, *(getattr(leaf, "__dict__", None) for leaf in others)])
+        self.returns = {getattr(tensor, "_number", 0) for tensor in returned}
+        self.returns_int8 = any(shadow(tensor).is_quantized for tensor in returned)
+        self.results = self.results or returned
 
     def only_user(self, call: Call) -> Call | None:
         """The one call that uses what this call has computed, if there is exactly one."""
@@ -491,34 +420,27 @@ class Run:
         """Whether ``fuse_modules`` takes these modules: PyTorch is asked."""
         modules = [self.modules[name] for name in chain]
         try:
-            get_fuser_method(tuple(map(float_type, modules)))
+            get_fuser_method(tuple(map(type_of, modules)))
         except AssertionError:
             return False
-        norms = [module for module in modules if float_type(module) in NORMS]
-        statistics = all(getattr(norm, "running_mean", 0) is not None for norm in norms)
+        statistics = all(getattr(module, "running_mean", 0) is not None for module in modules)
         return statistics and not (self.stays_float | self.aliases).intersection(chain)
 
     def positions(self) -> dict[int, str]:
-        """Where each call stands, by its ``id``: "before", "between" or "behind" the layers."""
-        others = QUANT + DEQUANT + FUNCTIONAL
+        """Where a call stands, by ``id``: "before", "between" or "behind" the layers."""
+        outer = QUANT + DEQUANT + FUNCTIONAL
         layers = {
-            id(c) for c in self.calls if c.unit and not isinstance(self.modules[c.module], others)
+            id(c) for c in self.calls if c.unit and not isinstance(self.modules[c.module], outer)
         }
-        after, before, positions = set(), set(), {}
+        computed, needed, follows, positions = set(), set(), set(), {}
         for call in self.calls:
-            positions[id(call)] = bool(after.intersection(call.inputs))
-            if id(call) in layers or positions[id(call)]:
-                after.update(call.outputs)
+            follows |= {id(call)} if computed.intersection(call.inputs) else set()
+            computed.update(call.outputs if id(call) in layers | follows else ())
         for call in reversed(self.calls):
-            leads_to_layer = bool(before.intersection(call.outputs))
-            if id(call) in layers or leads_to_layer:
-                before.update(call.inputs)
-            follows = positions[id(call)]
-            positions[id(call)] = (
-                "between"
-                if follows and leads_to_layer
-                else ("before" if leads_to_layer else "behind")
-            )
+            leads = bool(needed.intersection(call.outputs))
+            needed.update(call.inputs if leads or id(call) in layers else ())
+            between = "between" if id(call) in follows else "before"
+            positions[id(call)] = between if leads else "behind"
         return positions
 
 
@@ -535,10 +457,10 @@ def undisturbed() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def engine_qconfig(name: str = "") -> QConfig:
+def engine_qconfig(engine: str = "") -> tq.QConfig:
     """The default qconfig of an engine; without a name that of the one in use."""
-    name = name or torch.backends.quantized.engine
-    return get_default_qconfig("x86" if name == "none" else name)
+    engine = engine or torch.backends.quantized.engine
+    return tq.get_default_qconfig("x86" if engine == "none" else engine)
 
 
 @dataclass
@@ -547,21 +469,22 @@ class Trial:
 
     Attributes:
         step: what was done last: "fix", "prepare", "calibration", "convert", "storing" or "int8".
-        error: what was said against it there; "" if nothing.
+        error, module: what was said against it there, and the module in which the run stopped.
+        called: names of the modules that ran in int8.
         in_float: decibels of what ``prepare`` puts in its place, against the original.
         decibels: of int8 against float; NaN if nothing could be compared.
         wrong: by layer, the share of results more than one step beside exact arithmetic.
         dead: the float result has no signal, so that its decibels say nothing.
-        run: the converted model's run, if the model was tried.
     """
 
     step: str = "fix"
     error: str = ""
+    module: str = ""
+    called: list[str] = field(default_factory=list)
     in_float: float = float("inf")
     decibels: float = float("nan")
     wrong: dict[str, float] = field(default_factory=dict)
     dead: bool = False
-    run: Run | None = None
 
     @property
     def bad(self) -> str:
@@ -570,13 +493,13 @@ class Trial:
             return "error"
         if self.in_float < SAME:
             return "swapped"
-        if max(self.wrong.values(), default=0.0) > WRONG:
+        if max(self.wrong.values(), default=0.0) > checks.WRONG:
             return "wrong"
         return "low" if self.decibels < GOOD and not self.dead else ""
 
 
 class Alone(nn.Module):
-    """One module as a model, ``method`` for a ``FloatFunctional``."""
+    """One module as a model; ``method`` for a ``FloatFunctional``."""
 
     def __init__(self, unit: nn.Module, method: str) -> None:
         super().__init__()
@@ -587,7 +510,7 @@ class Alone(nn.Module):
         return (getattr(self.unit, self.method) if self.method else self.unit)(*args, **kwargs)
 
 
-def try_alone(module: nn.Module, given: tuple, qconfig: QConfig, fix: str = "") -> Trial:
+def try_alone(module: nn.Module, given: tuple, qconfig: tq.QConfig, fix: str = "") -> Trial:
     """Take one module through prepare, calibration, convert and int8.
 
     Args:
@@ -596,35 +519,37 @@ def try_alone(module: nn.Module, given: tuple, qconfig: QConfig, fix: str = "") 
         qconfig: for all that has none of its own.
         fix: code that is run first; ``model.unit`` is the module.
     """
-    (args, kwargs), method = given
-    trial, alone = Trial(), Alone(module, method)
-    floats = tree_map(dequantized, (args, kwargs))
+    inputs, method = given
+    trial, model = Trial(), Alone(module, method)
+    floats = tree_map(dequantized, inputs)
     try:
-        want = alone(*copy.deepcopy(floats[0]), **floats[1])
+        args, kwargs = copy.deepcopy(floats)
+        want = model(*args, **kwargs)
         trial.dead = (
-            max((float(t.abs().max()) for t in tensors(want) if is_real(t)), default=1) < DEAD
+            max((float(t.abs().max()) for t in tensors(want) if t.numel()), default=1) < DEAD
         )
-        alone.qconfig = qconfig
-        exec(fix, {"model": alone, "nn": nn, "torch": torch})
+        model.qconfig = without_histogram(qconfig)
+        exec(fix, {"model": model, "nn": nn, "torch": torch})
         trial.step = "prepare"
-        prepare(alone, inplace=True)
+        tq.prepare(model, inplace=True)
         trial.step = "calibration"
-        trial.in_float = decibels(want, alone(*copy.deepcopy(floats[0]), **floats[1]))
+        args, kwargs = copy.deepcopy(floats)
+        trial.in_float = decibels(want, model(*args, **kwargs))
         trial.step = "convert"
-        observers = [partial(quantized_by, alone.qconfig), copy.deepcopy(floats)]
-        convert(alone, inplace=True)
+        to_int8 = partial(quantized_by, model.qconfig)
+        tq.convert(model, inplace=True)
         trial.step = "storing"
-        alone.state_dict()
+        model.state_dict()
         trial.step = "int8"
-        args, kwargs = tree_map(*observers)
-        trial.decibels = decibels(want, alone(*args, **kwargs))
-        trial.wrong = inexact_layers(alone, *args, **kwargs)
+        args, kwargs = tree_map(to_int8, floats)
+        trial.decibels = decibels(want, model(*args, **kwargs))
+        trial.wrong = checks.inexact_layers(model, *args, **kwargs)
     except Exception as error:  # whatever is raised is the result
         trial.error = first_sentence(error)
     return trial
 
 
-def quantized_by(qconfig: QConfig, leaf):
+def quantized_by(qconfig: tq.QConfig, leaf):
     """A float tensor as a ``QuantStub`` with this qconfig would give it; anything else as it is."""
     if not is_real(leaf):
         return leaf
@@ -634,36 +559,71 @@ def quantized_by(qconfig: QConfig, leaf):
     return torch.quantize_per_tensor(leaf, float(scale), int(zero_point), observer.dtype)
 
 
-def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor], fix: str = "") -> Trial:
-    """Take a model through prepare, calibration with ``inputs``, convert and int8.
+def without_histogram(qconfig: tq.QConfig) -> tq.QConfig:
+    """The same without histograms, which take most of the time and are not what is tried here."""
+    observer = qconfig.activation()
+    if type(observer) is not tq.HistogramObserver:
+        return qconfig
+    keys = ("dtype", "qscheme", "quant_min", "quant_max")
+    same = {key: getattr(observer, key) for key in keys}
+    return tq.QConfig(tq.MinMaxObserver.with_args(**same), qconfig.weight)
+
+
+def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor] = (), fix: str = "") -> Trial:
+    """Take a model from where it is to int8, and run it.
 
     Args:
-        model: float with stubs, or prepared for QAT; it is copied.
-        inputs: positional and keyword arguments.
-        want: the float model's ``Run.results``.
+        model: of any stage; it is copied.
+        inputs: positional and keyword arguments, for calibration too.
+        want: what should leave int8 (``Run.results``); if empty, what leaves the prepared model.
         fix: code that is run first, on the copy.
     """
     trial, model = Trial(), copy.deepcopy(model)
     try:
         exec(fix, {"model": model, "nn": nn, "torch": torch})
-        trial.step = "prepare"
-        if stage_of(model) == "float":
+        stage = stage_of(model)
+        if stage == "float":
+            trial.step = "prepare"
             if not any(getattr(module, "qconfig", None) for module in model.modules()):
                 model.qconfig = engine_qconfig()
-            prepare(model, inplace=True)
-        trial.step = "calibration"
-        args, kwargs = copy.deepcopy(inputs)
-        model(*args, **kwargs)
-        trial.step = "convert"
-        convert(model, inplace=True)
+            tq.prepare(model, inplace=True)
+        if stage != "converted":
+            trial.step = "calibration"
+            calibrated = leaving(model, inputs, trial)
+            want = want or calibrated
+            trial.step = "convert"
+            tq.convert(model, inplace=True)
         trial.step = "storing"
         model.state_dict()
         trial.step = "int8"
+        trial.decibels = decibels(want, leaving(model, inputs, trial))
         args, kwargs = copy.deepcopy(inputs)
-        trial.wrong = inexact_layers(model, *args, **kwargs)
+        trial.wrong = checks.inexact_layers(model, *args, **kwargs)
     except Exception as error:
         trial.error = first_sentence(error)
-    if trial.step == "int8":
-        trial.run = Run(model, *copy.deepcopy(inputs))
-        trial.decibels = decibels(want, trial.run.results) if not trial.error else float("nan")
     return trial
+
+
+def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
+    """Run a model: the tensors that leave int8, as in ``Run.results``; the trial's module names."""
+    left, running, handles = [], [""], []
+
+    def before(name):
+        running.append(name)
+        trial.called.append(name)
+        trial.module = name
+
+    def after(module, _, output):
+        running.pop()
+        trial.module = running[-1]
+        left.extend(tensors(output) if isinstance(module, DEQUANT) else [])
+
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
+            handles.append(module.register_forward_hook(after))
+    args, kwargs = copy.deepcopy(inputs)
+    output = model(*args, **kwargs)
+    for handle in handles:
+        handle.remove()
+    return left or tensors(output)
