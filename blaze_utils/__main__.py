@@ -8,7 +8,6 @@ import argparse
 import os
 import pkgutil
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Subset
 from torchvision.utils import draw_bounding_boxes, draw_keypoints
 from tqdm import tqdm
 
@@ -100,7 +98,8 @@ def run_detect(options: argparse.Namespace) -> int:
 
 def photographs(paths: list[Path]) -> tuple[list[tuple[str, Path]], list[object]]:
     """Name and path of each photograph, those in folders too; and what is none, with the reason."""
-    found, not_read = [], []
+    found: list[tuple[str, Path]] = []
+    not_read: list[object] = []
     for path in paths:
         if not path.is_dir():
             found.append((path.name, path))
@@ -147,9 +146,8 @@ def run_quantize(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.checkpoint}: is int8 already, expected a float checkpoint")
     if options.output.is_dir():
         raise ValueError(f"{options.output}: is a folder, expected the name of a file to write")
-    model, folder = detector.load_float(options.checkpoint), data.PhotoFolder(options.folder)
-    images, not_read = readable(folder, options.images)
-    status = exit_status([*skipped(folder), *not_read])
+    model, images = detector.load_float(options.checkpoint), data.PhotoFolder(options.folder)
+    status = exit_status([*skipped(images), *choose(images, options.images)])
     converted = int8.quantize_static(model, (sample.image for sample in images), options.engine)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     int8.save_int8(converted, options.output)
@@ -160,32 +158,34 @@ def run_quantize(options: argparse.Namespace) -> int:
     return status
 
 
-def readable(folder: data.PhotoFolder, count: int) -> tuple[Subset, list[object]]:
-    """At most ``count`` photographs, spread over the folder; and why others cannot be read."""
-    places, not_read = [], []
+def choose(folder: data.PhotoFolder, count: int) -> list[object]:
+    """Leave ``count`` photographs in a folder at most; returns why others cannot be read."""
+    readable, not_read = [], []
     chosen = np.linspace(0, len(folder) - 1, min(count, len(folder))).round().astype(int)
     for place in tqdm(chosen.tolist(), "reading", unit="image"):
         try:
-            folder[place]
-            places.append(place)
+            readable.append(folder[place].name)
         except (OSError, ValueError) as error:
             not_read.append(error)
-    return Subset(folder, places), not_read
+    folder.names = readable
+    return [*not_read]
 
 
-def print_comparison(model: nn.Module, converted: nn.Module, images: Subset) -> None:
+def print_comparison(model: nn.Module, converted: nn.Module, images: data.PhotoFolder) -> None:
     """Print what int8 changes: outputs, detections, and the time on one thread."""
     inputs = [detector.preprocess(images[place].image)[0] for place in range(min(len(images), 8))]
-    found = [detector.predict(arm, images) for arm in (model, converted)]
     fused = detector.QuantizableBlaze().eval()  # as much effort put into float as into int8
     fused.load_state_dict(model.state_dict())
     fused.fuse_model()
     arms = {"float": fused.to(memory_format=torch.channels_last), "int8": converted}
     times = measure.compare(arms, inputs[0], rounds=4, min_run_time=0.4)["median_ms"]
     ratios = measure.head_sqnr(model, converted, inputs)
+    agreement = measure.agreement_ap(
+        detector.predict(model, images), detector.predict(converted, images)
+    )
     print(f"ms an image, one thread  {times['float']:.1f} (fused float) -> {times['int8']:.1f}")
     print(f"SQNR of the outputs      {', '.join(f'{k} {v:.1f} dB' for k, v in ratios.items())}")
-    print(f"agreement AP with float  {measure.agreement_ap(*found):.4f}")
+    print(f"agreement AP with float  {agreement:.4f}")
 
 
 # evaluate
@@ -193,12 +193,14 @@ def print_comparison(model: nn.Module, converted: nn.Module, images: Subset) -> 
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the average precision on labelled images."""
-    model, not_read = load_detector(options.checkpoint), []
+    model = load_detector(options.checkpoint)
+    not_read: list[object] = []
+    images: data.FaceFolder | data.PhotoFolder
     if options.ground_truth:
         images = data.PhotoFolder(options.folder)
         truth = measure.load_widerface_ground_truth(options.ground_truth)
         missing = sorted(set(truth) - set(images.names))
-        not_read = [f"{options.folder / name}: its faces count as missed" for name in missing]
+        not_read += [f"{options.folder / name}: its faces count as missed" for name in missing]
         not_read += skipped(images)
     else:
         images = data.FaceFolder(options.folder)
@@ -216,26 +218,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def run_diagnose(options: argparse.Namespace) -> int:
     """Print what stands between a model of the reader's and int8."""
+    sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
+    model = pkgutil.resolve_name(options.model)
     torch.manual_seed(0)
     inputs = [torch.rand(shape) for shape in options.inputs or [sizes("1x3x224x224")]]
-    findings = diagnose(load_model(options.model), tuple(inputs))
+    findings = diagnose(model if isinstance(model, nn.Module) else model(), tuple(inputs))
     print(findings)
     return 1 if findings else 0
-
-
-def load_model(name: str) -> nn.Module:
-    """Import ``module:name`` and call it, unless it is a model; ValueError if that fails."""
-    sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
-    try:
-        model = pkgutil.resolve_name(name)
-        model = model if isinstance(model, nn.Module) else model()
-    except Exception as error:  # whatever the reader's code raises
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{frame.filename}:{frame.lineno}"
-        raise ValueError(f"{name}: {type(error).__name__}: {error} ({where})") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{name}: gives a {type(model).__name__}, expected an nn.Module")
-    return model
 
 
 # options
@@ -296,6 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Each is about how PyTorch works inside.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor|Please use quant_min")
+        warnings.filterwarnings("ignore", ".*files are not read")  # each is named at the end
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we name what fails
         try:
             return options.run(options)
@@ -303,8 +293,8 @@ def main(arguments: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
             note("interrupted")
-        # What a reader can mend. Anything else is a mistake of ours: its traceback helps.
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        # What a reader can mend. Anything else is a mistake, and its traceback says where.
+        except (OSError, ImportError, ValueError, RuntimeError, MemoryError) as error:
             note("error:", error)
     return 1
 
