@@ -261,9 +261,9 @@ def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
     def watch_method(name, module, method):
         run, in_float = getattr(module, method), getattr(nnq.FXFloatFunctional(), method)
 
-        def watched(*args):
-            result = run(*args)
-            compare(name, in_float(*tree_map(dequantized, args)), result)
+        def watched(*args, **kwargs):
+            result = run(*args, **kwargs)
+            compare(name, in_float(*tree_map(dequantized, args), **kwargs), result)
             return result
 
         setattr(module, method, watched)

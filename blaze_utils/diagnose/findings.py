@@ -42,6 +42,9 @@ CODES = {
 
 AROUND = """x = self.dequant(x)  # before it
 x = self.quant_2(x)  # behind it, with self.quant_2 = QuantStub() in __init__"""
+PACKED = """self.lstm.qconfig = None  # in __init__: the recurrent layer stays float
+x = self.dequant(x)  # before pack_padded_sequence
+x = self.quant_2(x)  # behind pad_packed_sequence, with self.quant_2 = QuantStub() in __init__"""
 MESSAGES = {
     "scope": ("NOT_EAGER", "This is {what}: only models of static quantization in eager mode are judged.",
         "diagnose(float_model, example_inputs)  # the module that it was made from"),
@@ -89,10 +92,7 @@ MESSAGES = {
         "\"{error}\".", "{fix}"),
     "operators": ("FUNCTIONAL_OP", "Operators without an int8 kernel, {position}: {places}. After convert: "
         "\"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
-    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.",
-        "self.{name}.qconfig = None  # in __init__: it stays float\n"
-        "x = self.dequant(x)  # before pack_padded_sequence\n"
-        "x = self.quant_2(x)  # behind pad_packed_sequence, with self.quant_2 = QuantStub()"),
+    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.", PACKED),
     "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules and "
         "convert go by the exact type. As nn.BatchNorm{dims}d it folds into the layer before it.",
         "for name in {names}:\n"
@@ -531,16 +531,20 @@ class Examination:
         if whole.error or low:
             names |= {n for n in run.units if not isinstance(run.modules[n], QUANT + DEQUANT)}
             names |= {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
-        names = [n for n in run.modules if n in (names & run.given.keys()) - run.stays_float]
+        fused = {name for chain in run.chains() for name in chain[1:]}  # see NOT_FUSED
+        names = [n for n in run.modules if n in (names & run.given.keys()) - run.stays_float - fused]
         alone = {name: self.alone(name) for name in names}
         self.dead = sum(trial.dead for trial in alone.values())
         bad = {name: trial for name, trial in alone.items() if trial.bad}
+        bad = {n: t for n, t in bad.items() if not any(n.startswith(f"{outer}.") for outer in bad)}
         found = [*self.explained(bad), *(self.beside(n) for n in run.modules if n in wrong - bad.keys())]
         for call in run.calls if low else []:
-            if call.decibels < GOOD and not call.builtin and call.op not in JOINS:
-                found.append(finding("lossy", call.module, **vars(call)))
+            seen = call.builtin or call.op in JOINS or call.wrong > checks.WRONG
+            if call.decibels < GOOD and not seen:
+                facts = {"op": call.op, "place": call.place, "decibels": call.decibels}
+                found.append(finding("lossy", call.module, **facts))
         if run.has_stub and not found and not before:
-            if whole.error:
+            if whole.error and not any(type(run.modules[n]) is nn.BatchNorm1d for n in fused):
                 found.append(finding("failed", whole.module, step=whole.step, error=whole.error))
             elif low and not self.dead:
                 lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
@@ -561,8 +565,7 @@ class Examination:
         for name, trial in bad.items():
             module, (args, _) = self.plain.get_submodule(name), self.run.given[name][0]
             if args and isinstance(args[0], nn.utils.rnn.PackedSequence):
-                last = name.rpartition(".")[2]
-                yield finding("packed", name, kind=type(module).__name__, name=last)
+                yield finding("packed", name, kind=type(module).__name__)
                 continue
             cause = next(cause[1:] for cause in CAUSES if cause[0](module, trial))
             groups[type(module).__name__, trial.bad, trial.step, trial.error, cause].append(name)
@@ -678,6 +681,8 @@ def operator(call: Call, run: Run) -> Finding:
     if op in AS_MODULE:
         why = f"Only the module nn.{AS_MODULE[op]} becomes int8, the function does not."
         fix = f"self.{op} = nn.{AS_MODULE[op]}(...)  # in __init__\nx = self.{op}(x)"
+    elif "pack" in op:
+        fix = PACKED
     elif op == "view":
         why, fix = "Int8 convolutions return tensors with the channels last.", "x = x.reshape(...)"
     elif op in ("add", "sub", "mul", "div", "matmul", "bmm", *JOINS[:3]):

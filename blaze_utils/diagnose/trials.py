@@ -27,6 +27,7 @@ from torch.ao.nn import quantized as nnq
 from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from torch.ao.quantization.quantize import _remove_activation_post_process
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import type_before_parametrizations as type_of
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -147,11 +148,13 @@ def first_sentence(error: Exception) -> str:
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
-def decibels(expected, actual) -> float:
+def decibels(expected, actual, other_shape: float = float("nan")) -> float:
     """SQNR of the worst tensor of ``actual``; infinite if equal, NaN if nothing can be compared."""
     found = []
     for want, got in zip(tensors(expected), map(dequantized, tensors(actual)), strict=False):
-        if is_real(want) and want.shape == got.shape and bool(want.isfinite().all()):
+        if want.shape != got.shape:
+            return other_shape
+        if is_real(want) and bool(want.isfinite().all()):
             noise = (want.double() - got.double()).square().mean()
             ratio = want.double().square().mean() / noise
             found.append(10 * float(ratio.log10()) if noise else float("inf"))
@@ -216,7 +219,9 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         given = tensors((args, kwargs))
         if self.depth or not given:
-            return func(*args, **kwargs)
+            made = func(*args, **kwargs)
+            _ = [self.mark(tensor) for tensor in tensors(made) if not self.depth]
+            return made
         name = getattr(func, "__name__", str(func))
         if name == "__get__":  # a property, such as x.shape or x.T
             name = getattr(func.__self__, "__name__", name)
@@ -498,12 +503,24 @@ class Trial:
         return "low" if self.decibels < GOOD and not self.dead else ""
 
 
+def duplicate(model: nn.Module) -> nn.Module:
+    """A copy on which fixes can be run. Copies of a parametrized module share a class of their own,
+    and ``remove_parametrizations`` on one of them would break the others."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if parametrize.is_parametrized(module):
+            kind = type(module)
+            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+            module.__class__ = type(kind.__name__, kind.__bases__, own)
+    return copied
+
+
 class Alone(nn.Module):
     """One module as a model; ``method`` for a ``FloatFunctional``."""
 
     def __init__(self, unit: nn.Module, method: str) -> None:
         super().__init__()
-        self.unit, self.method = copy.deepcopy(unit), method
+        self.unit, self.method = duplicate(unit), method
 
     def forward(self, *args, **kwargs):
         """What the module gives."""
@@ -534,14 +551,17 @@ def try_alone(module: nn.Module, given: tuple, qconfig: tq.QConfig, fix: str = "
         tq.prepare(model, inplace=True)
         trial.step = "calibration"
         args, kwargs = copy.deepcopy(floats)
-        trial.in_float = decibels(want, model(*args, **kwargs))
+        trial.in_float = decibels(want, model(*args, **kwargs), other_shape=float("-inf"))
         trial.step = "convert"
-        to_int8 = partial(quantized_by, model.qconfig)
+        qconfig = model.qconfig
         tq.convert(model, inplace=True)
         trial.step = "storing"
         model.state_dict()
         trial.step = "int8"
-        args, kwargs = tree_map(to_int8, floats)
+        all_float = not any(map(is_quantized, tensors(inputs)))  # not where masks are, among others
+        args, kwargs = tree_map(
+            lambda x: quantized_by(qconfig, x) if is_quantized(x) or all_float else x, inputs
+        )
         trial.decibels = decibels(want, model(*args, **kwargs))
         trial.wrong = checks.inexact_layers(model, *args, **kwargs)
     except Exception as error:  # whatever is raised is the result
@@ -551,6 +571,7 @@ def try_alone(module: nn.Module, given: tuple, qconfig: tq.QConfig, fix: str = "
 
 def quantized_by(qconfig: tq.QConfig, leaf):
     """A float tensor as a ``QuantStub`` with this qconfig would give it; anything else as it is."""
+    leaf = dequantized(leaf)
     if not is_real(leaf):
         return leaf
     observer = qconfig.activation()
@@ -578,7 +599,7 @@ def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor] = (), fix: str
         want: what should leave int8 (``Run.results``); if empty, what leaves the prepared model.
         fix: code that is run first, on the copy.
     """
-    trial, model = Trial(), copy.deepcopy(model)
+    trial, model = Trial(), duplicate(model)
     try:
         exec(fix, {"model": model, "nn": nn, "torch": torch})
         stage = stage_of(model)
