@@ -156,7 +156,7 @@ def calibrate(
     """Show images to a prepared model, so that its observers see the range of every activation.
 
     Args:
-        prepared: what ``prepare`` or ``prepare_qat`` gave; it runs in evaluation mode.
+        prepared: runs in evaluation mode.
         images: uint8 arrays [H, W, 3] BGR, which are preprocessed as for detection, or tensors
             float32 [N, 3, H, W] that have been preprocessed already.
         long_side: larger images are reduced to it, see ``preprocess``; not for tensors.
@@ -220,11 +220,8 @@ def fastest_engine(
     Engines within 5 % of the quickest count as equal: of those ``onednn`` (8 bits where VNNI makes
     them safe) comes first, then ``x86``, ``fbgemm``, ``qnnpack``. Arguments as ``quantize_static``.
     """
-    engines = [
-        e
-        for e in ("onednn", "x86", "fbgemm", "qnnpack")
-        if e in torch.backends.quantized.supported_engines
-    ]
+    order = ("onednn", "x86", "fbgemm", "qnnpack")
+    engines = [name for name in order if name in torch.backends.quantized.supported_engines]
 
     def arm(engine: str) -> Callable[[Tensor], object]:
         int8 = quantize_static(float_model, images[:1], engine, qconfig)

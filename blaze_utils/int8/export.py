@@ -1,8 +1,8 @@
 """Detectors as files for other runtimes: ONNX, ExecuTorch, traced TorchScript.
 
-The packages that this takes are optional (``pip install blaze_utils[deploy]``) and imported where
-they are needed; ``missing`` says which are not there. ``runtimes`` runs the files. Each runtime has
-a float file as well, of equal effort, for its int8 file to be compared with.
+What this takes is optional (``pip install blaze_utils[deploy]``) and imported where it is needed;
+``missing`` says what is not there. ``runtimes`` runs the files. Each runtime has a float file as
+well, made with the same effort, for its int8 file to be compared with.
 """
 
 import platform
@@ -27,10 +27,9 @@ OUTPUTS = ("loc", "conf", "landm")
 
 def missing(*packages: str) -> str | None:
     """Which of these packages is not installed here, as a sentence; None if all are."""
-    absent = [package for package in packages if find_spec(package) is None]
-    if not absent:
-        return None
-    return f"{', '.join(absent)} cannot be imported here (pip install blaze_utils[deploy])."
+    absent = ", ".join(package for package in packages if find_spec(package) is None)
+    hint = "cannot be imported here (pip install blaze_utils[deploy])."
+    return f"{absent} {hint}" if absent else None
 
 
 def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
@@ -39,20 +38,16 @@ def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUT
     The input is called ``image`` (float32 [1, 3, H, W], the mean subtracted).
 
     Args:
-        model: in evaluation mode; for an int8 one see ``export_int8_onnx``.
+        model: in evaluation mode.
         outputs: names for what the model gives.
     """
+    options = {"input_names": ["image"], "output_names": list(outputs), "verbose": False}
     with warnings.catch_warnings():
         # The exporter names functions of its own that are about to go; nothing for its users.
         warnings.simplefilter("ignore")
+        example = torch.zeros(1, 3, 256, 320)
         program = torch.onnx.export(
-            model.eval(),
-            (torch.zeros(1, 3, 256, 320),),
-            dynamo=True,
-            verbose=False,
-            input_names=["image"],
-            output_names=list(outputs),
-            dynamic_shapes=(sides(),),
+            model.eval(), (example,), dynamo=True, dynamic_shapes=(sides(),), **options
         )
     Path(path).write_bytes(program.model_proto.SerializeToString())
 
@@ -60,25 +55,17 @@ def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUT
 def export_int8_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write a converted eager int8 model as ONNX in QDQ format, with the integers that it has.
 
-    Only the older exporter, by tracing, knows the operators of eager int8. Input and size as for
-    ``export_onnx``.
+    Only the older exporter, which traces, knows the operators of eager int8.
 
     Args:
-        model: what ``quantize_static`` gave, ``fuse_add`` aside.
-        outputs: names for what the model gives; their second dimension is left open.
+        model: what ``quantize_static`` gave; it holds no operator of ``fuse_add``.
+        path, outputs: as for ``export_onnx``; the outputs' second dimension is left open.
     """
     axes = {"image": {2: "height", 3: "width"}, **{name: {1: "priors"} for name in outputs}}
+    options = {"input_names": ["image"], "output_names": list(outputs), "dynamic_axes": axes}
     with warnings.catch_warnings(), quiet_stderr():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (torch.zeros(1, 3, 256, 320),),
-            str(path),
-            dynamo=False,
-            input_names=["image"],
-            output_names=list(outputs),
-            dynamic_axes=axes,
-        )
+        torch.onnx.export(model, (torch.zeros(1, 3, 256, 320),), str(path), dynamo=False, **options)
 
 
 def quantize_onnx(
@@ -98,14 +85,13 @@ def quantize_onnx(
         images: to calibrate with: uint8 [H, W, 3] BGR, or preprocessed float32 [1, 3, H, W].
         unsigned: activations as uint8, else as int8 (ONNX Runtime's default). None: uint8 on x86,
             where the fast kernels multiply uint8 by int8, and int8 elsewhere.
-        symmetric: for TensorRT: int8 activations with zero point 0, weights of 8 bits, and biases in
-            float, as it refuses integer ones (https://github.com/microsoft/onnxruntime/issues/14229).
+        symmetric: for TensorRT: int8 activations with zero point 0, weights of 8 bits, and float
+            biases, as it refuses integers (https://github.com/microsoft/onnxruntime/issues/14229).
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
     x86 = platform.machine() in X86
     unsigned = not symmetric and (x86 if unsigned is None else unsigned)
-    options = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"  # batch norms folded into the convolutions
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
@@ -118,7 +104,7 @@ def quantize_onnx(
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=not symmetric and x86 and not has_vnni(),
-            extra_options=options,
+            extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
         )
 
 
@@ -126,15 +112,12 @@ def _reader(images: Iterable[np.ndarray | Tensor]):
     """The images in the form in which ONNX Runtime's calibration asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = iter(images)
+    tensors = (image if isinstance(image, Tensor) else preprocess(image)[0] for image in images)
 
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
-            if image is None:
-                return None
-            return {"image": (image if isinstance(image, Tensor) else preprocess(image)[0]).numpy()}
+            image = next(tensors, None)
+            return None if image is None else {"image": image.numpy()}
 
     return Reader()
 
@@ -152,8 +135,7 @@ class _Maps(nn.Module):
         self.train(model.training)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        loc, conf, landm = self.model.maps(x)
-        return (*loc, *conf, *landm)
+        return tuple(level for head in self.model.maps(x) for level in head)
 
 
 def export_pte(
@@ -172,22 +154,20 @@ def export_pte(
         most: largest side of an input in pixels; the program's memory is planned for it.
 
     Returns:
-        What XNNPACK took and what was left to the portable kernels, by ExecuTorch's devtools: one
-        row an operator with ``occurrences_in_delegated_graphs`` and ``..._non_delegated_graphs``.
+        One row an operator, by ExecuTorch's devtools: how often XNNPACK took it
+        (``occurrences_in_delegated_graphs``), and how often it was left to the portable kernels.
     """
     with quiet_stderr():  # its C++ part notes there how it looks at the processor
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
         from executorch.devtools.backend_debug import get_delegation_info
         from executorch.exir import to_edge_transform_and_lower
 
         network: nn.Module = _Maps(model)
         if images is not None:
-            config = get_symmetric_quantization_config(is_per_channel=True)
-            network = quantize_pt2e(network, images, XNNPACKQuantizer().set_global(config))
+            config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+            quantizer = xnnpack.XNNPACKQuantizer().set_global(config)
+            network = quantize_pt2e(network, images, quantizer)
         program = export_program(network, most=most)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         Path(path).write_bytes(lowered.to_executorch().buffer)

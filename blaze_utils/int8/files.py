@@ -7,7 +7,6 @@ to notice another class. One tensor a layer would make the header a tenth of the
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -31,7 +30,6 @@ STORED = (*WITH_WEIGHTS, nnq.QFunctional, nnq.Quantize)  # each has an output sc
 WITHOUT_NUMBERS = (nnq.DeQuantize, nnq.Dropout, nnq.ReLU6)
 GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode")
 BatchNorm = nn.modules.batchnorm._BatchNorm
-
 # The one key of the file's metadata, with the format's version. With more keys than one,
 # safetensors would write them in any order.
 NOTES = "blaze_utils int8 1"
@@ -63,7 +61,7 @@ def save_int8(model: nn.Module, path: str | Path) -> None:
         "add_fused": any(type(layer) is nniq.ConvAddReLU2d for layer in layers.values()),
     }
     notes["sha256"] = _digest(arrays, notes)
-    part = Path(f"{path}.{os.getpid()}.part")
+    part = Path(f"{path}.part")
     try:
         part.write_bytes(save(arrays, {NOTES: json.dumps(notes)}))
         part.replace(path)
@@ -74,11 +72,10 @@ def save_int8(model: nn.Module, path: str | Path) -> None:
 def read_int8(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """The arrays and the notes of a file of ``save_int8``, as they are stored.
 
-    Returns:
-        Arrays, each in the model's order: ``weights`` int8; ``biases`` float32; ``weight_scales``
-        and ``output_scales`` float32 or float64; ``output_zero_points`` uint8; ``per_channel``
-        uint8, 1 for a layer with a scale for each output channel. Notes: ``engine``, ``model`` (its
-        class), ``layers`` (a digest of kinds and shapes), ``add_fused``, ``sha256`` of all this.
+    Arrays, each in the model's order: ``weights`` int8; ``biases`` float32; ``weight_scales`` and
+    ``output_scales`` float32 or float64; ``output_zero_points`` uint8; ``per_channel`` uint8, 1 for
+    a layer with a scale for each output channel. Notes: ``engine``, ``model`` (its class),
+    ``layers`` (a digest of kinds and shapes), ``add_fused``, ``sha256`` of all this.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind, which is named.
@@ -171,14 +168,16 @@ def byte_ledger(stored: nn.Module | str | Path) -> dict[str, int]:
 
 def _count(ledger: dict[str, int], owner: nn.Module, key: str, value: object) -> None:
     """Add one entry of a ``state_dict`` to the ledger."""
-    kinds = {"weight": WEIGHTS, "bias": BIASES, "scale": SCALES, "zero_point": SCALES}
+    kinds = {"weight": WEIGHTS, "bias": BIASES}
+    if isinstance(owner, BatchNorm):
+        kinds = dict.fromkeys(nn.BatchNorm2d(1).state_dict(), BATCH_NORM)
+    kinds |= {"scale": SCALES, "zero_point": SCALES}
     if isinstance(value, tuple):  # an int8 linear layer has its weight and bias in one entry
         _count(ledger, owner, "weight", value[0])
         _count(ledger, owner, "bias", value[1])
-    elif isinstance(value, Tensor) and (key in kinds or isinstance(owner, BatchNorm)):
-        kind = BATCH_NORM if isinstance(owner, BatchNorm) else kinds[key]
-        ledger[kind] += value.numel() * value.element_size()
-        if value.is_quantized and _is_per_channel(value):
+    elif isinstance(value, Tensor) and key in kinds:
+        ledger[kinds[key]] += value.numel() * value.element_size()
+        if value.is_quantized and _per_channel(value):
             ledger[SCALES] += value.q_per_channel_scales().nbytes
             ledger[SCALES] += value.q_per_channel_zero_points().nbytes
 
@@ -217,13 +216,12 @@ def _problem(module: nn.Module) -> str | None:
 
 def _fingerprint(layers: dict[str, nn.Module]) -> str:
     """A digest of what the class brings: names, kinds, shapes, strides and the like."""
-    lines = []
-    for name, layer in layers.items():
-        facts: list[object] = [name, type(layer).__name__]
-        if type(layer) in WITH_WEIGHTS:
-            facts += [list(layer.weight().shape), *(getattr(layer, key, None) for key in GEOMETRY)]
-        lines.append(" ".join(map(str, facts)))
-    return sha256("\n".join(lines).encode()).hexdigest()
+    facts = [
+        (name, type(layer).__name__, *(str(getattr(layer, key, None)) for key in GEOMETRY))
+        for name, layer in layers.items()
+    ]
+    shapes = [layer.weight().shape for layer in layers.values() if type(layer) in WITH_WEIGHTS]
+    return sha256(json.dumps([facts, shapes]).encode()).hexdigest()
 
 
 def _digest(arrays: dict[str, Tensor], notes: dict) -> str:
@@ -244,10 +242,14 @@ def _to_arrays(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
         "weights": torch.cat([weight.int_repr().reshape(-1) for weight in weights.values()]),
         "biases": torch.cat([_bias(layer) for _, layer in weighted]),
         "weight_scales": _shortest(torch.cat([_scales(*item) for item in weights.items()])),
-        "per_channel": torch.tensor([*map(_is_per_channel, weights.values())], dtype=torch.uint8),
+        "per_channel": torch.tensor([*map(_per_channel, weights.values())], dtype=torch.uint8),
         "output_scales": _shortest(torch.tensor([s for s, _ in outputs], dtype=torch.float64)),
         "output_zero_points": torch.tensor([zero for _, zero in outputs], dtype=torch.uint8),
     }
+
+
+def _per_channel(weight: Tensor) -> bool:
+    return weight.qscheme() == torch.per_channel_affine
 
 
 def _bias(layer: nn.Module) -> Tensor:
@@ -256,19 +258,14 @@ def _bias(layer: nn.Module) -> Tensor:
     return torch.zeros(len(layer.weight())) if bias is None else bias.detach()
 
 
-def _is_per_channel(weight: Tensor) -> bool:
-    return weight.qscheme() == torch.per_channel_affine
-
-
 def _scales(name: str, weight: Tensor) -> Tensor:
     """One scale, or one for each output channel, float64."""
-    if _is_per_channel(weight):
+    if _per_channel(weight):
         scales, zeros = weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
     else:
-        scales, zeros = (
-            torch.tensor([x]).double() for x in (weight.q_scale(), weight.q_zero_point())
-        )
-    if zeros.any() or weight.dtype != torch.qint8 or len(scales) not in (1, len(weight)):
+        scales = torch.tensor([weight.q_scale()], dtype=torch.float64)
+        zeros = torch.tensor([weight.q_zero_point()])
+    if zeros.any() or weight.dtype != torch.qint8:
         raise ValueError(f"{name}: expected symmetric qint8 weights, whose zero points are all 0")
     return scales
 
@@ -303,9 +300,8 @@ def _fill(layers: list[nn.Module], arrays: dict[str, Tensor]) -> None:
     weighted = [layer for layer in layers if type(layer) in WITH_WEIGHTS]
     flags, sizes = arrays["per_channel"].tolist(), [len(layer.weight()) for layer in weighted]
     weights = arrays["weights"].split([layer.weight().numel() for layer in weighted])
-    scales = arrays["weight_scales"].split(
-        [n if flag else 1 for n, flag in zip(sizes, flags, strict=True)]
-    )
+    parts = [size if flag else 1 for size, flag in zip(sizes, flags, strict=True)]
+    scales = arrays["weight_scales"].split(parts)
     columns = zip(weighted, weights, arrays["biases"].split(sizes), scales, flags, strict=True)
     for layer, integers, bias, scale, per_channel in columns:
         weight = _quantized(integers.view(layer.weight().shape), scale.double(), per_channel)

@@ -1,8 +1,8 @@
-"""Static quantization by export (PT2E, torchao), the successor of eager mode, in one call and its parts.
+"""Static quantization by export (PT2E, torchao), the successor of eager mode, step by step.
 
 The float model goes in as it is: ``torch.export`` writes down its graph, and a quantizer says where
-integers belong. Notebook 09 shows every step in the open. What comes out computes in float what int8
-will give; ``lower`` makes fast code of it in this process, ``package`` in a file.
+integers belong. What comes out computes in float what int8 will give. ``lower`` makes fast code of
+it in this process, ``package`` in a file. Notebook 09 shows every step in the open.
 """
 
 import os
@@ -26,18 +26,19 @@ from blaze_utils.int8.runtimes import quiet_stderr
 
 with (
     quiet_stderr()
-):  # on import it has torch note that one of its enums is registered in an old way
+):  # on import, torch notes that one of torchao's enums is registered in an old way
     from torchao.quantization.pt2e import move_exported_model_to_eval, move_exported_model_to_train
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
-    from torchao.quantization.pt2e.quantizer import Quantizer
-    from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+    from torchao.quantization.pt2e.quantizer import (
+        Quantizer,
+        arm_inductor_quantizer,
+        x86_inductor_quantizer,
+    )
 
-MOST_PIXELS = 2048
-"""Largest side of an input that an exported graph takes."""
+MOST_PIXELS = 2048  # largest side of an input that an exported graph takes
 
-AUTHORS_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "custom")
-"""What an exported graph notes of where its nodes come from, with paths of the machine."""
+# What an exported graph notes of where its nodes come from, with paths of the machine.
+ORIGIN = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "custom")
 
 
 def inductor_quantizer(is_qat: bool = False) -> Quantizer:
@@ -47,19 +48,19 @@ def inductor_quantizer(is_qat: bool = False) -> Quantizer:
     itself; see ``has_vnni``.
     """
     if platform.machine() in X86:
-        config = x86.get_default_x86_inductor_quantization_config(
-            is_qat=is_qat, reduce_range=saturates("onednn")
-        )
+        x86 = x86_inductor_quantizer
+        reduce_range = saturates("onednn")
+        config = x86.get_default_x86_inductor_quantization_config(is_qat, reduce_range=reduce_range)
         return x86.X86InductorQuantizer().set_global(config)
+    arm = arm_inductor_quantizer
     config = arm.get_default_arm_inductor_quantization_config(is_qat=is_qat)
     return arm.ArmInductorQuantizer().set_global(config)
 
 
 def sides(most: int = MOST_PIXELS) -> dict[int, object]:
-    """Height and width left open for ``torch.export``: multiples of 16 from 32 to ``most`` pixels."""
-    cells = {
-        axis: torch.export.Dim(f"cells{axis}", min=2, max=most // SIZE_MULTIPLE) for axis in (2, 3)
-    }
+    """Height and width left open for ``torch.export``: multiples of 16, from 32 to ``most``."""
+    limit = most // SIZE_MULTIPLE
+    cells = {axis: torch.export.Dim(f"cells{axis}", min=2, max=limit) for axis in (2, 3)}
     return {axis: SIZE_MULTIPLE * dimension for axis, dimension in cells.items()}
 
 
@@ -103,23 +104,20 @@ class TrainableGraph(GraphModule):
             (move_exported_model_to_train if mode else move_exported_model_to_eval)(self)
 
 
-def export_graph(model: nn.Module, example: Tensor | None = None) -> GraphModule:
-    """The graph of a detector in ATen operators, by ``torch.export``.
-
-    Args:
-        model: takes float32 [N, 3, H, W], multiples of 16. In training mode, the graph has batch
-            norms that learn, and follows ``train()`` and ``eval()``; in evaluation mode they stay
-            as exported.
-        example: fixes the size of the input, see ``export_program``.
-    """
-    return _graph(export_program(model, example).module(), model.training)
-
-
 def _graph(graph: GraphModule, training: bool = False) -> GraphModule:
     """A graph that may have ``eval()`` and ``train()``, without tensors that no node uses."""
     kept = (TrainableGraph if training else GraphModule)(graph, graph.graph)
     kept.meta = graph.meta
     return kept.train(training)
+
+
+def export_graph(model: nn.Module, example: Tensor | None = None) -> GraphModule:
+    """The graph of a detector in ATen operators: ``export_program``, as a module.
+
+    From a model in training mode, it has batch norms that learn, and follows ``train()`` and
+    ``eval()``; from one in evaluation mode, batch norms stay as exported.
+    """
+    return _graph(export_program(model, example).module(), model.training)
 
 
 def quantize_pt2e(
@@ -138,8 +136,7 @@ def quantize_pt2e(
 
     Returns:
         A graph with quantize and dequantize operators around each layer, which computes in float
-        what int8 will give. It is slow until a backend lowers it: ``lower`` and ``package`` here,
-        ``export`` for phones.
+        what int8 will give. It is slow until it is lowered.
 
     Raises:
         ValueError: the model is in training mode, there are no images, or the quantizer put
@@ -157,8 +154,8 @@ def _converted(prepared: GraphModule) -> GraphModule:
     int8 = convert_pt2e(prepared)
     if not any("quantized_decomposed" in str(node.target) for node in int8.graph.nodes):
         raise ValueError(
-            "quantizer: put integers nowhere, the graph is float as before: "
-            "give the quantizer a configuration, as with set_global(config)"
+            "quantizer: put integers nowhere, the graph is float as before: give the quantizer a "
+            "configuration, as with set_global(config)"
         )
     return _graph(int8)
 
@@ -167,11 +164,9 @@ def prepare_qat(model: nn.Module, quantizer: Quantizer | None = None) -> GraphMo
     """Export a float model for quantization-aware training: fake quantization, live batch norms.
 
     Args:
-        model: in training mode; it is not changed, the graph has weights of its own.
+        model: in training mode; it is not changed, the graph has weights of its own. In evaluation
+            mode batch norms would not learn: ValueError.
         quantizer: None takes ``inductor_quantizer(is_qat=True)``.
-
-    Raises:
-        ValueError: the model is in evaluation mode, in which batch norms would not learn.
     """
     if not model.training:
         raise ValueError("model: is in evaluation mode: call .train() before exporting it for QAT")
@@ -185,7 +180,7 @@ def convert_qat(prepared: GraphModule) -> GraphModule:
 
 
 def save_graph(graph: GraphModule, path: str | Path, example: Tensor | None = None) -> None:
-    """Store a graph with ``torch.export.save``, with neither inputs nor the author's file names.
+    """Store a graph with ``torch.export.save``, without example inputs and the author's paths.
 
     Args:
         graph: float or converted, in evaluation mode.
@@ -194,7 +189,7 @@ def save_graph(graph: GraphModule, path: str | Path, example: Tensor | None = No
     program = export_program(graph, example)
     program.example_inputs = None
     for node in program.graph.nodes:
-        for note in AUTHORS_NOTES:
+        for note in ORIGIN:
             node.meta.pop(note, None)
     torch.export.save(program, path)
 
@@ -225,14 +220,11 @@ def lowering_obstacle() -> str | None:
 
 
 @contextmanager
-def _compiling(threads: int) -> Iterator[None]:
+def _as_compiled(threads: int) -> Iterator[None]:
     """What compiled code asks for at each call: without gradients, with as many threads as then.
 
     Anything else, also inference mode, would have it compiled anew.
     """
-    obstacle = lowering_obstacle()
-    if obstacle:
-        raise RuntimeError(obstacle)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -255,12 +247,14 @@ def lower(
         threads: of PyTorch. They become part of the code, which runs with so many from then on.
 
     Returns:
-        A function of an input that gives what the model gives. It has been called once, so that it is
-        compiled; that takes from seconds to a minute. It raises ValueError for another shape.
+        A function of an input that gives what the model gives. It has been called once, so that it
+        is compiled; that takes from seconds to a minute. ValueError for an input of another shape.
 
     Raises:
         RuntimeError: ``lowering_obstacle()`` says why.
     """
+    if obstacle := lowering_obstacle():
+        raise RuntimeError(obstacle)
     # The option keeps the two kinds of code for one model apart; it alone would come too late, when
     # the weights have become inputs of the graph.
     compiled = torch.compile(model, dynamic=False, options={"freezing": freezing})
@@ -268,7 +262,7 @@ def lower(
     def run(x: Tensor) -> object:
         if x.shape != example.shape:
             raise ValueError(f"compiled for {list(example.shape)}, got {list(x.shape)}")
-        with _compiling(threads):
+        with _as_compiled(threads):
             return compiled(x)
 
     with inductor_config.patch(freezing=freezing):
@@ -279,20 +273,18 @@ def lower(
 def package(
     model: nn.Module, path: str | Path, example: Tensor | None = None, threads: int = 1
 ) -> None:
-    """Compile as ``lower`` does, ahead of time, into a ``.pt2`` file (AOTInductor).
+    """Compile ahead of time what ``lower`` compiles, into a ``.pt2`` file (AOTInductor).
 
     ``torch._inductor.aoti_load_package(path)`` runs it, on the same kind of processor and with the
-    same version of torch, without this package, torchao or a compiler.
+    same version of torch: without this package, torchao or a compiler.
 
     Args:
-        model: a float model in evaluation mode, or what ``quantize_pt2e`` gave.
+        model, threads: as for ``lower``, same error.
         path: its name must end in ``.pt2``.
-        example: fixes the size of the input, see ``export_program``; code for one size is no faster.
-        threads: as for ``lower``.
-
-    Raises:
-        RuntimeError: ``lowering_obstacle()`` says why.
+        example: fixes the size of the input, see ``export_program``.
     """
-    with _compiling(threads), inductor_config.patch(freezing=True):
+    if obstacle := lowering_obstacle():
+        raise RuntimeError(obstacle)
+    with _as_compiled(threads), inductor_config.patch(freezing=True):
         program = export_program(model, example)
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))

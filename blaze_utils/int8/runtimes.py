@@ -1,4 +1,4 @@
-"""Run exported detectors, each behind the face of a ``Blaze``: ``detect`` and ``evaluate`` take it."""
+"""Run exported detectors, each with the face of a ``Blaze``: ``detect`` and ``evaluate`` take it."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from blaze_utils.detector import join_heads
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Let nothing reach stderr, from Python, its loggers or C++: for libraries that take notes there."""
+    """Let nothing reach stderr, from Python, its loggers or C++: some libraries take notes there."""
     kept, level = os.dup(2), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -35,8 +35,7 @@ class Runtime(nn.Module):
     """A network that runs outside PyTorch's modules.
 
     Args:
-        run: takes float32 [1, 3, H, W] as a numpy array and gives ``loc``, ``conf`` and ``landm`` as
-            arrays or tensors.
+        run: takes float32 [1, 3, H, W] as a numpy array and gives arrays or tensors.
         name: what ``repr`` says.
     """
 
@@ -47,19 +46,18 @@ class Runtime(nn.Module):
         self._run, self._name = run, name
         self.eval()
 
-    def extra_repr(self) -> str:
-        """What ``repr`` says."""
+    def extra_repr(self) -> str:  # noqa: D102
         return self._name
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs as tensors, in the file's order."""
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return tuple(torch.as_tensor(output) for output in self._run(x.numpy()))
 
 
 def torchscript(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pt`` file of a traced module. The process has one number of threads for all of PyTorch:
+    """A ``.pt`` file of a traced module.
 
-    ``threads`` is noted only; ``compare`` and ``torch.set_num_threads`` set it.
+    ``threads`` is noted only: PyTorch has one number for the whole process, which ``compare`` and
+    ``torch.set_num_threads`` set.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
@@ -67,10 +65,10 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
     return Runtime(lambda x: module(torch.from_numpy(x)), f"TorchScript, {threads} threads")
 
 
-def packaged(path: str | Path) -> Runtime:
-    """A ``.pt2`` package of ``pt2e.package``, with the number of threads that it was compiled for."""
+def packaged(path: str | Path, threads: int = 1) -> Runtime:
+    """A ``.pt2`` file of ``pt2e.package``. ``threads`` is noted only: ``package`` has set them."""
     module = torch._inductor.aoti_load_package(str(path))
-    return Runtime(lambda x: module(torch.from_numpy(x)), "AOTInductor")
+    return Runtime(lambda x: module(torch.from_numpy(x)), f"AOTInductor, {threads} threads")
 
 
 def _session(path: str | Path, threads: int, signed: bool, optimised: Path | None = None):
@@ -91,8 +89,8 @@ def onnx_runtime(path: str | Path, threads: int = 1, signed: bool = False) -> Ru
     """An ``.onnx`` file in ONNX Runtime, on the CPU, with so many threads.
 
     Args:
-        signed: whether signed activations may stay signed (``session.qdqisint8allowed``). Without,
-            ONNX Runtime makes them unsigned on x86, and leaves what then does not fit in float.
+        signed: whether signed activations may stay so (``session.qdqisint8allowed``). Otherwise, on
+            x86, ONNX Runtime makes them unsigned, and what then does not fit together stays float.
     """
     session = _session(path, threads, signed)
     name = session.get_inputs()[0].name
@@ -100,14 +98,14 @@ def onnx_runtime(path: str | Path, threads: int = 1, signed: bool = False) -> Ru
 
 
 def optimised_operators(path: str | Path, signed: bool = False) -> pd.Series:
-    """The operators that ONNX Runtime will run for an ``.onnx`` file on this machine.
+    """The operators that ONNX Runtime makes of an ``.onnx`` file on this machine.
 
     Args:
         signed: as for ``onnx_runtime``.
 
     Returns:
-        int64 counts in the graph after ONNX Runtime's optimisations, indexed by the operator's name,
-        most frequent first. ``QLinearConv`` is an int8 convolution, ``Conv`` a float one.
+        int64 counts by name, most frequent first, in the graph after ONNX Runtime's optimisations.
+        ``QLinearConv`` is an int8 convolution, ``Conv`` a float one.
     """
     import onnx
 
