@@ -30,6 +30,7 @@ FLOAT = ROOT / "data" / "checkpoints" / "blaze_float.pth"
 QAT = sorted(FLOAT.parent.glob("qat/qat_3bit*channel*.safetensors"))
 REFERENCE = "float, fused and frozen"
 LAST = {"memory_format": torch.channels_last}
+bytes_of = measure.stored_bytes
 
 
 class Arm(nn.Module):
@@ -66,7 +67,7 @@ def article() -> Arm:
     model = detector.load_float(FLOAT, lambda: detector.QuantizableBlaze(Detour))
     model.qconfig = get_default_qconfig("qnnpack")
     model = convert(prepare(model))
-    return Arm(model, measure.stored_bytes(model))
+    return Arm(model, bytes_of(model))
 
 
 @cache
@@ -120,12 +121,11 @@ def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
         "int8 as in the article": article,
         "fused, calibrated": lambda: compact(BUILD / "int8.safetensors", eager("qnnpack")),
         f"the same on {best}, frozen": lambda: frozen(eager(best), x),
-        "PT2E, compiled": lambda: Arm(
-            pt2e.lower(graph(), x, threads=threads), measure.stored_bytes(graph())
-        ),
+        "PT2E, compiled": lambda: Arm(pt2e.lower(graph(), x, threads=threads), bytes_of(graph())),
         "ONNX Runtime": lambda: Arm(runtimes.onnx_runtime(onnx(), threads), onnx()),
-        **{"QAT, 3 bits per channel": lambda path=path: compact(path) for path in QAT[:1]},
     }
+    if QAT:
+        makers["QAT, 3 bits per channel"] = lambda: compact(QAT[0])
     arms: dict[str, Arm | str] = {}
     for name, make in makers.items():
         torch.backends.quantized.engine = best

@@ -24,7 +24,10 @@ AP = {"easy": 0.9964, "medium": 0.9806, "hard": 0.9100}
 
 @pytest.fixture(scope="module")
 def model():
-    return load_float(CHECKPOINT)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, more only wait for each other
+    yield load_float(CHECKPOINT)
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
