@@ -1,4 +1,4 @@
-"""What the tests of this room share: a small detector, pictures, and the engine as it was before."""
+"""What the tests of this room share: a small detector, pictures, and the engine as before."""
 
 import pytest
 import torch
