@@ -201,7 +201,7 @@ def exact(module: nn.Module, x: Tensor) -> Tensor | None:
 
     Args:
         module: a layer that ``convert`` has put in.
-        x: its quantized input.
+        x: its input, quantized or the same values in float.
 
     Returns:
         The result before it is rounded to the layer's output scale; None for layers whose
@@ -242,49 +242,85 @@ def _weighted(module: nn.Module, x: Tensor) -> Tensor:
     return function(x, weight, bias, module.stride, padding, module.dilation, module.groups)
 
 
-def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
-    """How far each layer of a converted model is from exact arithmetic on its own integers.
+class _Comparison(TorchFunctionMode):
+    """Compares what runs under it with exact arithmetic: int8 layers by their hooks, other operators.
 
-    The model runs once. A layer that computes what it should has 0.0, on every processor. A sum
-    that saturates, or a kernel that reads what was never written, has more.
-
-    Returns:
-        By dotted name, the share of results that are more than one step away (``wrong_share``), the
-        largest of all calls of the layer; only for layers that ``exact`` knows.
+    ``shares`` is by the dotted name of the layer, or of the module that calls the operator.
     """
-    shares, undo = {}, []
 
-    def compare(name, expected, result):
-        if expected is not None and isinstance(result, Tensor) and result.is_quantized:
-            shares[name] = max(shares.get(name, 0.0), wrong_share(expected, result))
+    def __init__(self, int8: nn.Module) -> None:
+        super().__init__()
+        self.shares, self.running, self.inside, self.undo = {}, [("", None)], 0, []
+        for name, module in int8.named_modules():
+            if isinstance(module, nnq.QFunctional):  # it is not called itself
+                for method in FUNCTIONAL_METHODS:
+                    self.watch_method(name, module, method)
+            elif not isinstance(module, torch.jit.ScriptModule):
+                before = module.register_forward_pre_hook(
+                    lambda m, args, name=name: self.enter(name, m, *args)
+                )
+                after = module.register_forward_hook(lambda m, _, result: self.leave(m, result))
+                self.undo += [before.remove, after.remove]
 
-    def watch_method(name, module, method):
+    def watch_method(self, name: str, module: nn.Module, method: str) -> None:
         run, in_float = getattr(module, method), getattr(nnq.FXFloatFunctional(), method)
 
         def watched(*args, **kwargs):
+            self.enter(name, module)
             result = run(*args, **kwargs)
-            compare(name, in_float(*tree_map(dequantized, args), **kwargs), result)
+            self.compare(in_float(*tree_map(dequantized, args), **kwargs), result)
+            self.leave(module)
             return result
 
         setattr(module, method, watched)
-        undo.append(lambda: delattr(module, method))
+        self.undo.append(lambda: delattr(module, method))
 
-    for name, module in int8.named_modules():
-        if isinstance(module, nnq.QFunctional):
-            for method in FUNCTIONAL_METHODS:
-                watch_method(name, module, method)
-        elif is_int8(module) and not isinstance(module, (nnq.Quantize, nnq.DeQuantize)):
-            handle = module.register_forward_hook(
-                lambda m, args, result, name=name: compare(name, exact(m, args[0]), result)
-            )
-            undo.append(handle.remove)
+    def enter(self, name: str, module: nn.Module, x=None, *_) -> None:
+        layer = is_int8(module) and not isinstance(module, (nnq.Quantize, nnq.DeQuantize))
+        self.running.append((name, dequantized(x) if layer else None))  # it may be changed in place
+        self.inside += is_int8(module)
+
+    def leave(self, module: nn.Module, result=None) -> None:
+        if isinstance(result, Tensor) and self.running[-1][1] is not None:
+            self.compare(exact(module, self.running[-1][1]), result)
+        self.inside -= is_int8(module)
+        self.running.pop()
+
+    def compare(self, expected, result) -> None:
+        both = isinstance(expected, Tensor) and isinstance(result, Tensor)
+        if both and result.is_quantized and not expected.is_quantized and expected.shape == result.shape:
+            name, share = self.running[-1][0], wrong_share(expected, result)
+            self.shares[name] = max(share, self.shares.get(name, 0.0))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        given = args, kwargs or {}
+        if self.inside:
+            return func(*args, **given[1])
+        floats = tree_map(dequantized, given)  # now: func may change its input in place
+        result = func(*args, **given[1])
+        if isinstance(result, Tensor) and result.is_quantized:
+            self.compare(func(*floats[0], **floats[1]), result)
+        return result
+
+
+def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
+    """How far a converted model is from exact arithmetic on its own integers.
+
+    The model runs once. What computes what it should has 0.0, on every processor. A sum that
+    saturates, or a kernel that reads what was never written, has more.
+
+    Returns:
+        By dotted name of the layer, or of the module that calls an operator, the share of results
+        that are more than one step away (``wrong_share``), the largest of all calls.
+    """
+    comparison = _Comparison(int8)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), comparison:
             int8(*inputs, **options)
     finally:
-        for step in undo:
+        for step in comparison.undo:
             step()
-    return shares
+    return comparison.shares
 
 
 def assert_no_saturation(int8: nn.Module, *inputs: Tensor, vnni: bool | None = None) -> None:

@@ -156,6 +156,7 @@ for name in {names}:
 
 AGAIN = "# from the float model, before prepare:\n" + IN_FLOAT
 SATURATED = "8-bit activations saturate the sums of processors without VNNI"
+SILENT = "There is no error; a sum has saturated, or a kernel is not right for these sizes"
 BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRONG_KERNEL", "low": "LOW_SQNR"}
 TRIED = 8  # a fix is tried on so many of the modules that it is for
 
@@ -179,14 +180,18 @@ CAUSES = [
         "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller than the sum"),
     (lambda m, t: t.error and t.step == "storing", "", "It runs, but cannot be stored or copied"),
     (lambda m, t: t.bad == "swapped", "", "prepare puts a module of its own in its place"),
-    (lambda m, t: t.bad == "wrong" and not isinstance(m, TRANSPOSED), "",
-        SATURATED),
+    (lambda m, t: t.bad == "wrong" and isinstance(m, WEIGHTED) and not on_qnnpack(), "", SATURATED),
     (lambda m, t: t.error and any(base in trials.SWAPPED for base in type(m).__mro__[1:]), "",
         "convert goes by the exact type and leaves a subclass of a layer in float"),
     (lambda m, t: "uantized" in t.error, "", "int8 has no kernel for it"),
     (lambda m, t: True, "", "No cause is known here"),
 ]
 """For a module and its trial: does the cause apply, the fix for it ("" for a general one), why."""
+
+
+def on_qnnpack() -> bool:
+    return torch.backends.quantized.engine == "qnnpack"
+
 
 RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
 FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
@@ -424,7 +429,7 @@ class Examination:
     def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
         self.model, self.inputs, self.stage = model, inputs, trials.stage_of(model)
         self.engine, self.whole, self.dead = torch.backends.quantized.engine, Trial(), 0
-        self.family = "qnnpack" if self.engine == "qnnpack" else "x86"
+        self.family = "qnnpack" if on_qnnpack() else "x86"
         self.qconfig_fix = ENGINE_QCONFIG.replace("{engine}", self.family)
         self.plain, self.run = copy.deepcopy(model).cpu().eval(), None
         if self.stage in PTQ:
@@ -446,10 +451,18 @@ class Examination:
             covered = tuple(f"{norm.module}." for norm in found) or ("/",)
             rules = [*stubs(self.run), *operators(self.run)]
             rules += self.attempts(rules) if self.engine != "none" else []
-            rules += fusion(self.run, self.stage)
+            rules = list(filter(self.confirmed, rules)) + list(fusion(self.run, self.stage))
             found += [f for f in rules if not f"{f.module}.".startswith(covered)]
         yield from self.facts()
         yield from found
+
+    def confirmed(self, found: Finding) -> bool:
+        """Whether the whole model, where it could be tried, has the wrong values of this finding."""
+        tried = self.whole.step == "int8" and not self.whole.error
+        if not tried or found.code not in ("WRONG_KERNEL", "CLAMP_ON_QNNPACK"):
+            return True
+        wrong = [name for name, share in self.whole.wrong.items() if share > checks.WRONG]
+        return any(f"{name}.".startswith(f"{found.module}.") for name in wrong)
 
     def facts(self) -> Iterator[Finding]:
         """What is seen without a run."""
@@ -486,7 +499,7 @@ class Examination:
         """Findings about a model that is converted, or prepared for QAT: what comes next is tried."""
         self.whole = whole = trials.try_whole(self.plain, self.inputs)
         found = [
-            self.described(name, Trial(wrong={name: share}), SATURATED, "WRONG_KERNEL", AGAIN, [name])
+            self.described(name, Trial(wrong={name: share}), SILENT, "WRONG_KERNEL", AGAIN, [name])
             for name, share in whole.wrong.items()
             if share > checks.WRONG
         ]
@@ -526,16 +539,19 @@ class Examination:
             self.whole = whole = trials.try_whole(self.plain, self.inputs, run.results)
         low = whole.decibels < GOOD
         wrong = {n for n, share in whole.wrong.items() if share > checks.WRONG}
-        wrong = {next((u for u in run.units if n.startswith(f"{u}.")), n) for n in wrong}
+        wrong = {next((u for u in run.units if f"{n}.".startswith(f"{u}.")), "") for n in wrong} - {""}
         names = {n for n in run.units if type(run.modules[n]) in trials.CUSTOM} | wrong
         if whole.error or low:
-            names |= {n for n in run.units if not isinstance(run.modules[n], QUANT + DEQUANT)}
+            names |= run.units
             names |= {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
         fused = {name for chain in run.chains() for name in chain[1:]}  # see NOT_FUSED
-        names = [n for n in run.modules if n in (names & run.given.keys()) - run.stays_float - fused]
+        stubs_too = {n for n in names if isinstance(run.modules[n], QUANT + DEQUANT)}
+        names = (names & run.given.keys()) - run.stays_float - fused - stubs_too
+        names = [n for n in run.modules if n in names]
         alone = {name: self.alone(name) for name in names}
         self.dead = sum(trial.dead for trial in alone.values())
-        bad = {name: trial for name, trial in alone.items() if trial.bad}
+        fine = ("", "low") if not whole.error and not low else ("",)
+        bad = {name: trial for name, trial in alone.items() if trial.bad not in fine}
         bad = {n: t for n, t in bad.items() if not any(n.startswith(f"{outer}.") for outer in bad)}
         found = [*self.explained(bad), *(self.beside(n) for n in run.modules if n in wrong - bad.keys())]
         for call in run.calls if low else []:
@@ -654,7 +670,7 @@ def operators(run: Run) -> Iterator[Finding]:
         elif call.error and not call.builtin:
             grouped[call.module, position].append(call)
         elif call.wrong > checks.WRONG:
-            clamp = call.op in CLAMPS and torch.backends.quantized.engine == "qnnpack"
+            clamp = call.op in CLAMPS and on_qnnpack()
             yield finding("clamp" if clamp else "kernel", call.module, **facts)
     for (module, position), calls in grouped.items():
         places = list(dict.fromkeys(f"{call.op} ({call.place})" for call in calls))

@@ -196,7 +196,8 @@ class Recorder(TorchFunctionMode):
         self.count += 1
         leaf = leaf.detach().nan_to_num()
         if channels_last and leaf.dim() == 4:  # as int8 convolutions return their output
-            leaf = leaf.contiguous(memory_format=torch.channels_last)
+            empty = torch.empty(leaf.shape, memory_format=torch.channels_last)
+            leaf = empty.copy_(leaf)  # contiguous() would keep the strides of 1 x 1
         low, high = min(float(leaf.min()), 0.0), max(float(leaf.max()), 0.0)
         scale = max((high - low) / 255, 1e-7) * (1 + 1e-6 * self.count)
         return torch.quantize_per_tensor(leaf, scale, round(-low / scale), torch.quint8)
@@ -264,7 +265,7 @@ class Recorder(TorchFunctionMode):
             self.names.append(name)
             call, given = None, tensors((args, kwargs))
             if not self.depth:
-                for tensor in given if unit else []:
+                for tensor in tensors(args[:3]) if unit else []:
                     if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
                         self.mark(tensor, self.quantized(tensor))
                 self.given.setdefault(name, (tree_map(shadow, (args, kwargs)), method))
@@ -276,7 +277,6 @@ class Recorder(TorchFunctionMode):
 
         def leave(output):
             call, given = running.pop()
-            self.depth -= unit
             if call is not None and isinstance(module, DEQUANT):
                 output = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, output)
                 self.finish(call, output, output)
@@ -289,6 +289,7 @@ class Recorder(TorchFunctionMode):
                 inside = isinstance(module, QUANT) or call.inside or self.everything_inside
                 int8 = tree_map(partial(self.quantized, channels_last=last), output)
                 self.finish(call, output, int8 if inside else output)
+            self.depth -= unit
             self.names.pop()
             return output
 
@@ -627,7 +628,7 @@ def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor] = (), fix: str
 
 def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
     """Run a model: the tensors that leave int8, as in ``Run.results``; the trial's module names."""
-    left, running, handles = [], [""], []
+    left, running, handles, units = [], [""], [], [" "]
 
     def before(name):
         running.append(name)
@@ -635,11 +636,13 @@ def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
         trial.module = name
 
     def after(module, _, output):
-        running.pop()
+        inside = running.pop().startswith(tuple(units))
         trial.module = running[-1]
-        left.extend(tensors(output) if isinstance(module, DEQUANT) else [])
+        left.extend(tensors(output) if isinstance(module, DEQUANT) and not inside else [])
 
     for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn."):
+            units.append(f"{name}.")  # an attention dequantizes inside
         if not isinstance(module, torch.jit.ScriptModule):
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
             handles.append(module.register_forward_hook(after))
