@@ -7,12 +7,15 @@ the message names the modules and says what to do. ``diagnose`` uses the same fu
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.ao.nn import quantized as nnq
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
+from torch.ao.nn.quantized.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.ao.nn.quantized.modules.utils import WeightedQuantizedModule
 from torch.ao.quantization import DeQuantStub, FakeQuantizeBase, ObserverBase
 from torch.nn import functional as F
@@ -21,27 +24,19 @@ from torch.utils._pytree import tree_map
 
 SHOWN = 3
 """So many modules are named in a message."""
-
 WRONG = 1e-3
-"""So large a share of a kernel's results may be more than one step beside exact arithmetic: ties
-and orders of summation account for less than one in a thousand, on every engine that we tried."""
-
-SHAREABLE = (
-    DeQuantStub, nnq.DeQuantize, nn.Flatten, nn.Dropout, nn.Upsample, nn.PixelShuffle,
-    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-)  # fmt: skip
+"""So large a share of a kernel's results may be more than one step beside exact arithmetic. On all
+engines that we tried, right kernels had none, and wrong ones hundredths or more."""
+SHAREABLE = (DeQuantStub, nnq.DeQuantize, nn.Flatten, nn.Dropout, nn.Upsample, nn.PixelShuffle)
+SHAREABLE += (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Modules that only move numbers: they keep no scale and are not fused, so they may run twice."""
-
-FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
-"""What a ``FloatFunctional`` is called by: it is not called itself, so hooks do not see it."""
+FUNCTIONAL = (nnq.FloatFunctional, nnq.FXFloatFunctional, nnq.QFunctional)
+METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
+"""What a ``FloatFunctional`` is called by: it is not called itself."""
 
 
 class CheckError(AssertionError):
-    """A silent mistake was found; the message names the modules and the remedy.
-
-    Attributes:
-        modules: the dotted names of all modules concerned ("" is the model).
-    """
+    """A silent mistake was found; ``modules`` are the dotted names of all modules concerned."""
 
     def __init__(self, message: str, modules: Iterable[str] = ("",)) -> None:
         super().__init__(message)
@@ -65,11 +60,8 @@ def is_observer(module: nn.Module) -> bool:
 def is_int8(module: nn.Module) -> bool:
     """Whether ``convert`` has put the module in; those of dynamic quantization do not count."""
     path = type(module).__module__
-    return (
-        path.startswith(("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized."))
-        and not any(part in path for part in ("dynamic", "reference"))
-        and not isinstance(module, (nnq.FloatFunctional, nnq.FXFloatFunctional))
-    )
+    static = path.startswith(("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized."))
+    return static and "dynamic" not in path and not isinstance(module, FUNCTIONAL[:2])
 
 
 def _observers(model: nn.Module) -> dict[str, nn.Module]:
@@ -93,25 +85,17 @@ def assert_converted(model: nn.Module) -> None:
 def assert_calibrated(model: nn.Module) -> None:
     """Every observer of a prepared model, every scale of a converted one, comes from data.
 
-    A converted module that never saw data has the default scale 1.0 and zero point 0.
-
-    Raises:
-        CheckError: some have seen nothing (an observer that is never used counts: remove it), or
-            there is neither an observer nor a scale to look at.
+    A converted module that never saw data has the default scale 1.0 and zero point 0. An observer
+    that is never used counts as well: remove it.
     """
     observers = _observers(model)
-    int8 = {
-        name: module
-        for name, module in model.named_modules()
-        if hasattr(module, "zero_point") and not isinstance(module, FakeQuantizeBase)
-    }
+    scaled = {n: m for n, m in model.named_modules() if hasattr(m, "zero_point")}
+    int8 = {name: m for name, m in scaled.items() if not isinstance(m, FakeQuantizeBase)}
     if not observers and not int8:
         raise CheckError("neither observers nor scales: call prepare first")
-    _fail_for(
-        [name for name, observer in observers.items() if not _has_seen_data(observer)]
-        + [n for n, m in int8.items() if float(m.scale) == 1.0 and int(m.zero_point) == 0],
-        "never saw data: calibrate between prepare and convert, through the same path",
-    )
+    blind = [name for name, observer in observers.items() if not _has_seen_data(observer)]
+    blind += [n for n, m in int8.items() if float(m.scale) == 1.0 and int(m.zero_point) == 0]
+    _fail_for(blind, "never saw data: calibrate between prepare and convert, through the same path")
 
 
 def _has_seen_data(observer: nn.Module) -> bool:
@@ -126,12 +110,9 @@ def assert_no_batch_norm(model: nn.Module) -> None:
     Those inside the fused modules of quantization-aware training are meant to be there.
     """
     parts = {part for m in model.modules() if isinstance(m, _FusedModule) for part in m.modules()}
+    left = {n: m for n, m in model.named_modules() if "BatchNorm" in type(m).__name__}
     _fail_for(
-        (
-            name
-            for name, module in model.named_modules()
-            if "BatchNorm" in type(module).__name__ and module not in parts
-        ),
+        (name for name, module in left.items() if module not in parts),
         "batch norm left: fuse it with the convolution before it, before prepare",
     )
 
@@ -139,9 +120,7 @@ def assert_no_batch_norm(model: nn.Module) -> None:
 def assert_fake_quantized(model: nn.Module) -> None:
     """A model after ``prepare_qat`` really rounds: fake quantization is there, everywhere, and on.
 
-    Raises:
-        CheckError: there is none, a place only observes (a qconfig of post-training quantization),
-            or one is switched off (``disable_fake_quant``).
+    It is not there with a qconfig of post-training quantization, off after ``disable_fake_quant``.
     """
     fakes = {name: m for name, m in model.named_modules() if isinstance(m, FakeQuantizeBase)}
     _fail_for(
@@ -183,10 +162,31 @@ def assert_input_covered(
         )
 
 
+@contextmanager
+def watching(model: nn.Module, around: Callable) -> Iterator[None]:
+    """For as long as it lasts, ``around(name, module, run, *args, **kwargs)`` is called instead.
+
+    ``run`` is a module's ``forward``, or a method of a ``FloatFunctional``. Scripted modules cannot
+    be watched.
+    """
+    watched = []
+    for name, module in model.named_modules():
+        for method in METHODS if isinstance(module, FUNCTIONAL) else ("forward",):
+            if not isinstance(module, torch.jit.ScriptModule):
+                run = getattr(module, method)
+                setattr(module, method, partial(around, name, module, run))
+                watched.append((module, method))
+    try:
+        yield
+    finally:
+        for module, method in watched:
+            delattr(module, method)
+
+
 def dequantized(leaf):
     """A quantized tensor as float, contiguous as in a float model; anything else as it is."""
-    is_quantized = isinstance(leaf, Tensor) and leaf.is_quantized
-    return leaf.dequantize().contiguous() if is_quantized else leaf
+    int8 = isinstance(leaf, Tensor) and leaf.is_quantized
+    return leaf.dequantize().contiguous() if int8 else leaf
 
 
 def wrong_share(exact: Tensor, int8: Tensor) -> float:
@@ -196,34 +196,36 @@ def wrong_share(exact: Tensor, int8: Tensor) -> float:
     return float((steps.abs() > 1).float().mean())
 
 
-def exact(module: nn.Module, x: Tensor) -> Tensor | None:
-    """What an int8 layer should give for ``x``: the same integers, multiplied and added in float32.
+def exact(module: nn.Module, method: str, x, *others, **kwargs) -> Tensor | None:
+    """What an int8 layer should give: its very integers, multiplied and added in float32.
 
     Args:
-        module: a layer that ``convert`` has put in.
-        x: its input, quantized or the same values in float.
+        module: what ``convert`` has put in.
+        method: "forward", of a ``QFunctional`` the method called.
+        x, others: the arguments, dequantized.
 
     Returns:
-        The result before it is rounded to the layer's output scale; None for layers whose
-        arithmetic is not known here.
+        The result before it is rounded to the layer's output scale; None if not known here.
     """
-    name, x = type(module).__name__, dequantized(x)
+    if isinstance(module, nnq.QFunctional):
+        return getattr(nnq.FXFloatFunctional(), method)(x, *others, **kwargs)
     if isinstance(module, nnq.PReLU):
         return F.prelu(x, module.weight.dequantize())
     if isinstance(module, nnq.ReLU6):
         return F.relu6(x)
-    if isinstance(module, (nnq.Linear, nnq.modules.conv._ConvNd)):
+    if isinstance(module, (nnq.Linear, _ConvNd)):
         if x.dim() == 5 and torch.backends.quantized.engine == "qnnpack":
             return None  # which does not hand such weights back
         result = _weighted(module, x)
     else:
         kinds = [k for k in type(module).__mro__ if k.__module__.startswith("torch.nn.modules.")]
-        if kinds[0] is nn.Module or not is_int8(module) or list(module.children()):
+        if kinds[0] is nn.Module or list(module.children()):
             return None
         twin = copy.copy(module)
         twin.training = False  # convert makes norms in training mode; int8 has none
         result = kinds[0].forward(twin, x)  # the float layer that this one is derived from
-    return result.relu() if name.startswith(("ConvReLU", "LinearReLU", "BNReLU")) else result
+    relu = type(module).__name__.startswith(("ConvReLU", "LinearReLU", "BNReLU"))
+    return result.relu() if relu else result
 
 
 def _weighted(module: nn.Module, x: Tensor) -> Tensor:
@@ -231,7 +233,7 @@ def _weighted(module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nnq.Linear):
         return F.linear(x, weight, bias)
     dims, padding = x.dim() - 2, module.padding
-    if isinstance(module, nnq.modules.conv._ConvTransposeNd):
+    if isinstance(module, _ConvTransposeNd):
         function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
         sizes = module.stride, padding, module.output_padding, module.groups, module.dilation
         return function(x, weight, bias, *sizes)
@@ -243,83 +245,54 @@ def _weighted(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class _Comparison(TorchFunctionMode):
-    """Compares what runs under it with exact arithmetic: int8 layers by their hooks, other operators.
+    """Compares int8 layers, and operators outside them, with exact arithmetic, as they run."""
 
-    ``shares`` is by the dotted name of the layer, or of the module that calls the operator.
-    """
-
-    def __init__(self, int8: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.shares, self.running, self.inside, self.undo = {}, [("", None)], 0, []
-        for name, module in int8.named_modules():
-            if isinstance(module, nnq.QFunctional):  # it is not called itself
-                for method in FUNCTIONAL_METHODS:
-                    self.watch_method(name, module, method)
-            elif not isinstance(module, torch.jit.ScriptModule):
-                before = module.register_forward_pre_hook(
-                    lambda m, args, name=name: self.enter(name, m, *args)
-                )
-                after = module.register_forward_hook(lambda m, _, result: self.leave(m, result))
-                self.undo += [before.remove, after.remove]
+        self.shares, self.running, self.inside = {}, [""], 0
 
-    def watch_method(self, name: str, module: nn.Module, method: str) -> None:
-        run, in_float = getattr(module, method), getattr(nnq.FXFloatFunctional(), method)
-
-        def watched(*args, **kwargs):
-            self.enter(name, module)
-            result = run(*args, **kwargs)
-            self.compare(in_float(*tree_map(dequantized, args), **kwargs), result)
-            self.leave(module)
-            return result
-
-        setattr(module, method, watched)
-        self.undo.append(lambda: delattr(module, method))
-
-    def enter(self, name: str, module: nn.Module, x=None, *_) -> None:
+    def around(self, name, module, run, *args, **kwargs):
         layer = is_int8(module) and not isinstance(module, (nnq.Quantize, nnq.DeQuantize))
-        self.running.append((name, dequantized(x) if layer else None))  # it may be changed in place
+        floats = tree_map(dequantized, args) if layer else ()  # now: run may change its input
+        self.running.append(name)
         self.inside += is_int8(module)
-
-    def leave(self, module: nn.Module, result=None) -> None:
-        if isinstance(result, Tensor) and self.running[-1][1] is not None:
-            self.compare(exact(module, self.running[-1][1]), result)
+        result = run(*args, **kwargs)
+        if layer and isinstance(result, Tensor):
+            self.compare(exact(module, run.__name__, *floats, **kwargs), result)
         self.inside -= is_int8(module)
         self.running.pop()
+        return result
 
     def compare(self, expected, result) -> None:
-        both = isinstance(expected, Tensor) and isinstance(result, Tensor)
-        if both and result.is_quantized and not expected.is_quantized and expected.shape == result.shape:
-            name, share = self.running[-1][0], wrong_share(expected, result)
-            self.shares[name] = max(share, self.shares.get(name, 0.0))
+        quantized = isinstance(result, Tensor) and result.is_quantized
+        if quantized and isinstance(expected, Tensor) and expected.is_floating_point():
+            if expected.shape == result.shape:
+                name, share = self.running[-1], wrong_share(expected, result)
+                self.shares[name] = max(share, self.shares.get(name, 0.0))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        given = args, kwargs or {}
         if self.inside:
-            return func(*args, **given[1])
-        floats = tree_map(dequantized, given)  # now: func may change its input in place
-        result = func(*args, **given[1])
+            return func(*args, **(kwargs or {}))
+        args_, kwargs_ = tree_map(dequantized, (args, kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.is_quantized:
-            self.compare(func(*floats[0], **floats[1]), result)
+            self.compare(func(*args_, **kwargs_), result)
         return result
 
 
 def inexact_layers(int8: nn.Module, *inputs, **options) -> dict[str, float]:
-    """How far a converted model is from exact arithmetic on its own integers.
+    """How far a converted model is from exact arithmetic on its own integers; it runs once.
 
-    The model runs once. What computes what it should has 0.0, on every processor. A sum that
-    saturates, or a kernel that reads what was never written, has more.
+    What computes what it should has 0.0, on every processor. A sum that saturates, or a kernel that
+    reads what was never written, has more.
 
     Returns:
         By dotted name of the layer, or of the module that calls an operator, the share of results
         that are more than one step away (``wrong_share``), the largest of all calls.
     """
-    comparison = _Comparison(int8)
-    try:
-        with torch.no_grad(), comparison:
-            int8(*inputs, **options)
-    finally:
-        for step in comparison.undo:
-            step()
+    comparison = _Comparison()
+    with torch.no_grad(), watching(int8, comparison.around), comparison:
+        int8(*inputs, **options)
     return comparison.shares
 
 
@@ -334,22 +307,22 @@ def assert_no_saturation(int8: nn.Module, *inputs: Tensor, vnni: bool | None = N
     Args:
         int8: a converted model.
         inputs: to call it with, float32, preprocessed: nothing saturates on zeros.
-        vnni: None tries the kernels of this machine. False asks about a machine without VNNI: could
-            two neighbouring products of a layer, with the largest integer that its input has here,
+        vnni: None tries the kernels of this machine. False asks about one without VNNI: could two
+            neighbouring products of a layer, with the largest integer that its input has here,
             leave 16 bits?
     """
     names = []
-    if vnni is not False:
-        names = [name for name, share in inexact_layers(int8, *inputs).items() if share > WRONG]
-    else:
-        int8 = copy.deepcopy(int8)
-        for name, module in int8.named_modules():
-            if isinstance(module, (nnq.Linear, nnq.modules.conv._ConvNd)):
-                module.register_forward_hook(
-                    lambda m, args, _, name=name: names.extend([name] * _can_saturate(m, args[0]))
-                )
-        with torch.no_grad():
+
+    def around(name, module, run, *args, **kwargs):
+        if isinstance(module, (nnq.Linear, _ConvNd)) and _can_saturate(module, args[0]):
+            names.append(name)
+        return run(*args, **kwargs)
+
+    if vnni is False:
+        with torch.no_grad(), watching(int8, around):
             int8(*inputs)
+    else:
+        names += [name for name, share in inexact_layers(int8, *inputs).items() if share > WRONG]
     _fail_for(
         dict.fromkeys(names),
         "wrong sums, as of 8-bit activations without VNNI: use get_default_qconfig('x86'), and "
@@ -361,7 +334,7 @@ def _can_saturate(layer: nn.Module, x: Tensor) -> bool:
     """Whether two neighbouring products can leave 16 bits (neighbours are input channels)."""
     weight = layer.weight().int_repr().int().movedim(1, -1).flatten(1)
     pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
-    extreme = max(int(pairs.clamp(min=0).sum(-1).max()), int((-pairs).clamp(min=0).sum(-1).max()))
+    extreme = max(int((sign * pairs).clamp(min=0).sum(-1).max()) for sign in (1, -1))
     return extreme * int(x.int_repr().max()) > 2**15 - 1
 
 

@@ -1,8 +1,8 @@
 """What stands between a model and a working int8 conversion: a trial decides, a table explains.
 
-Whether something is a finding is decided by trying it (``trials``). The tables here only say why, and
-what to write instead: ``CAUSES`` for modules, ``MESSAGES`` for the rest. A fix for modules is code that
-has been run on a copy, and the finding says how many decibels came of it.
+Whether something is a finding is decided by trying it (``trials``). The tables here only say why,
+and what to write instead: ``CAUSES`` for modules, ``MESSAGES`` for the rest. A fix for modules is
+code that was run on a copy, and the finding says how many decibels came of it.
 """
 
 import copy
@@ -23,20 +23,22 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from . import checks, trials
-from .trials import DEQUANT, GOOD, NORMS, QUANT, SAME, Call, Run, Trial, decibels, type_of
+from .checks import WRONG
+from .trials import DEQUANT, GOOD, NAN, QUANT, SAME, Alone, Call, Run, Trial, attempt, type_of
 
 # fmt: off
-GALLERY, STUBS, ADD, FUSION, CALIBRATION, QAT = (
-    "08_error_gallery", "03_quant_stubs", "04_residual_add", "05_fusion", "06_calibration", "07_qat")
+GALLERY, STUBS, ADD = "08_error_gallery", "03_quant_stubs", "04_residual_add"
+FUSION, CALIBRATION, QAT = "05_fusion", "06_calibration", "07_qat"
 CODES = {
-    "NOT_EAGER": GALLERY, "NOT_COPYABLE": GALLERY, "ENGINE_MISSING": CALIBRATION, "ON_CUDA": STUBS,
-    "NOT_FLOAT32": STUBS, "RUN_FAILED": GALLERY, "NO_STUBS": STUBS, "STUB_MISPLACED": STUBS,
-    "TUPLE_IN_QUANTWRAPPER": STUBS, "UNSUPPORTED_MODULE": STUBS, "SWAPPED_MODULE": GALLERY,
-    "WRONG_QCONFIG": CALIBRATION, "WRONG_KERNEL": GALLERY, "FUNCTIONAL_OP": ADD, "CAT_QUANTIZED": STUBS,
-    "CLAMP_ON_QNNPACK": GALLERY, "SHARED_MODULE": ADD, "NO_QCONFIG": "02_naive_quantization",
-    "FUNCTIONAL_RELU": FUSION, "ACTIVATION_NOT_FUSABLE": FUSION, "NOT_FUSED": FUSION,
-    "TRAINING_MODE": FUSION, "FAKE_QUANT_OFF": QAT, "NOT_CALIBRATED": CALIBRATION,
-    "LOW_SQNR": CALIBRATION, "TRIAL_FAILED": GALLERY,
+    "NOT_EAGER": GALLERY, "NOT_COPYABLE": GALLERY, "ENGINE_MISSING": CALIBRATION,
+    "ON_CUDA": STUBS, "NOT_FLOAT32": STUBS, "RUN_FAILED": GALLERY, "NO_STUBS": STUBS,
+    "STUB_MISPLACED": STUBS, "TUPLE_IN_QUANTWRAPPER": STUBS, "UNSUPPORTED_MODULE": STUBS,
+    "SWAPPED_MODULE": GALLERY, "WRONG_QCONFIG": CALIBRATION, "WRONG_KERNEL": GALLERY,
+    "FUNCTIONAL_OP": ADD, "CAT_QUANTIZED": STUBS, "CLAMP_ON_QNNPACK": GALLERY,
+    "SHARED_MODULE": ADD, "NO_QCONFIG": "02_naive_quantization", "FUNCTIONAL_RELU": FUSION,
+    "ACTIVATION_NOT_FUSABLE": FUSION, "NOT_FUSED": FUSION, "TRAINING_MODE": FUSION,
+    "FAKE_QUANT_OFF": QAT, "NOT_CALIBRATED": CALIBRATION, "LOW_SQNR": CALIBRATION,
+    "TRIAL_FAILED": GALLERY,
 }
 """Every code, with the notebook that teaches it, in the order in which a reader meets them."""
 
@@ -44,82 +46,86 @@ AROUND = """x = self.dequant(x)  # before it
 x = self.quant_2(x)  # behind it, with self.quant_2 = QuantStub() in __init__"""
 PACKED = """self.lstm.qconfig = None  # in __init__: the recurrent layer stays float
 x = self.dequant(x)  # before pack_padded_sequence
-x = self.quant_2(x)  # behind pad_packed_sequence, with self.quant_2 = QuantStub() in __init__"""
+x = self.quant_2(x)  # behind pad_packed_sequence"""
 MESSAGES = {
-    "scope": ("NOT_EAGER", "This is {what}: only models of static quantization in eager mode are judged.",
+    "scope": ("NOT_EAGER",
+        "This is {what}: only models of static quantization in eager mode are judged.",
         "diagnose(float_model, example_inputs)  # the module that it was made from"),
-    "forward": ("NOT_COPYABLE", "Its forward has been replaced by a function, which in a copy still works "
-        "with the old modules: what prepare and convert return would run the float model.",
+    "forward": ("NOT_COPYABLE", "Its forward has been replaced by a function, which in a copy "
+        "still works with the old modules: what convert returns would run the float model.",
         "module.forward = types.MethodType(function, module)  # or write a subclass"),
-    "copy": ("NOT_COPYABLE", "prepare and convert copy the model, and it cannot be copied: {error}.",
+    "copy": ("NOT_COPYABLE", "prepare and convert copy the model, which cannot be copied: {error}.",
         "# remove attributes that hold results, such as cached outputs"),
-    "weight_g": ("NOT_COPYABLE", "The old weight_norm keeps a tensor that cannot be copied: {error}.",
+    "weight_g": ("NOT_COPYABLE", "The old weight_norm keeps what cannot be copied: {error}.",
         "for name in {names}:\n    nn.utils.remove_weight_norm(model.get_submodule(name))"),
-    "engine": ("ENGINE_MISSING", "The quantized engine is 'none': convert stops with \"Didn't find engine "
-        "for operation\".", "torch.backends.quantized.engine = {engine!r}"),
-    "run": ("RUN_FAILED", "The model does not run with these inputs: {error}. The rest of this list is what "
-        "was seen until then.", "{fix}"),
-    "no stubs": ("NO_STUBS", "Nothing turns the input into int8: the first converted layer stops with "
-        "\"Could not run 'quantized::conv2d.new' with arguments from the 'CPU' backend\" or the like.",
+    "engine": ("ENGINE_MISSING", "The quantized engine is 'none': convert stops with \"Didn't find "
+        "engine for operation\".", "torch.backends.quantized.engine = {engine!r}"),
+    "run": ("RUN_FAILED", "The model does not run with these inputs: {error}. The rest of this "
+        "list is what was seen until then.", "{fix}"),
+    "no stubs": ("NO_STUBS", "Nothing turns the input into int8: the first converted layer stops "
+        "with \"Could not run 'quantized::conv2d.new' with arguments from the 'CPU' backend\" or "
+        "the like.",
         "self.quant, self.dequant = QuantStub(), DeQuantStub()  # in __init__\n"
         "x = self.quant(x)  # in forward, before the first layer\n"
         "return self.dequant(x)  # behind the last layer, once for each output"),
-    "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: convert "
-        "leaves it as it is, and it does nothing.", "module.qconfig = qconfig  # before prepare"),
-    "stub unused": ("STUB_MISPLACED", "This stub is never called.", "# call it in forward, or delete it"),
-    "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor: there is no "
-        "DeQuantStub on its way out.", "return self.dequant(x)  # once for each output"),
-    "float": ("STUB_MISPLACED", "Its input has not come through a QuantStub, or has left int8: after "
-        "convert it is given float, and stops.", "x = self.quant(x)  # before this module\n"
+    "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: "
+        "convert leaves it as it is.", "module.qconfig = qconfig  # before prepare"),
+    "stub unused": ("STUB_MISPLACED", "This stub is never called.", "# call it, or delete it"),
+    "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor: there is "
+        "no DeQuantStub on its way out.", "return self.dequant(x)  # once for each output"),
+    "float": ("STUB_MISPLACED", "Its input has not come through a QuantStub, or has left int8: "
+        "after convert it is given float, and stops.",
+        "x = self.quant(x)  # before this module\n"
         "module.qconfig = None  # or let it stay float, before prepare"),
     "int8": ("STUB_MISPLACED", "This QuantStub is given a tensor that is int8 already.",
         "# delete this stub, or put a DeQuantStub before it"),
-    "tuple": ("TUPLE_IN_QUANTWRAPPER", "A stub takes one tensor and is given several, as by QuantWrapper "
-        "around a model with several outputs: \"'tuple' object has no attribute 'dequantize'\".",
+    "tuple": ("TUPLE_IN_QUANTWRAPPER", "A stub takes one tensor and is given several, as by "
+        "QuantWrapper: \"'tuple' object has no attribute 'dequantize'\".",
         "self.quant, self.dequant = QuantStub(), DeQuantStub()  # without QuantWrapper\n"
         "return tuple(self.dequant(output) for output in outputs)"),
-    "stays float": ("STUB_MISPLACED", "This {kind} stays float, since its qconfig is None, but it is given "
-        "int8: \"{error}\".", AROUND),
-    "cat": ("CAT_QUANTIZED", "torch.{op} at {place} joins int8 tensors with different scales. It runs, but "
-        "all get the scale of the first: larger values are clipped.", "{fix}"),
-    "clamp": ("CLAMP_ON_QNNPACK", "{op} at {place}: on qnnpack its values come out in the wrong places "
-        "behind an int8 convolution, without an error.",
+    "stays float": ("STUB_MISPLACED", "This {kind} stays float, since its qconfig is None, but it "
+        "is given int8: \"{error}\".", AROUND),
+    "cat": ("CAT_QUANTIZED", "torch.{op} at {place} joins int8 tensors with different scales. It "
+        "runs, but all get the scale of the first: larger values are clipped.", "{fix}"),
+    "clamp": ("CLAMP_ON_QNNPACK", "{op} at {place}: on qnnpack its values come out in the wrong "
+        "places behind an int8 convolution, without an error.",
         "x = self.relu(x)  # nn.ReLU, fused with the layer before it\n"
         "x = torch.clamp(x.contiguous(), low, high)  # or so"),
     "kernel": ("WRONG_KERNEL", "{op} at {place} runs in int8, and its values are wrong.", AROUND),
-    "lossy": ("LOW_SQNR", "{op} at {place} leaves ≈ {decibels:.0f} dB of its result in int8.", AROUND),
+    "lossy": ("LOW_SQNR", "{op} at {place} leaves ≈ {decibels:.0f} dB of its result.", AROUND),
     "operator": ("FUNCTIONAL_OP", "{op} at {place} runs between int8 layers. {why} After convert: "
         "\"{error}\".", "{fix}"),
-    "operators": ("FUNCTIONAL_OP", "Operators without an int8 kernel, {position}: {places}. After convert: "
-        "\"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
-    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.", PACKED),
-    "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules and "
-        "convert go by the exact type. As nn.BatchNorm{dims}d it folds into the layer before it.",
+    "operators": ("FUNCTIONAL_OP", "Operators without an int8 kernel, {position}: {places}. After "
+        "convert: \"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
+    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.",
+        PACKED),
+    "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules "
+        "and convert go by the exact type. As nn.BatchNorm{dims}d it folds into the layer before.",
         "for name in {names}:\n"
         "    old = model.get_submodule(name)\n"
         "    new = nn.BatchNorm{dims}d(len(old.running_mean), old.eps).eval()\n"
         "    new.load_state_dict(old.state_dict(), strict=False)\n"
         "    model.set_submodule(name, {new})  # then fuse it"),
-    "shared": ("SHARED_MODULE", "This {kind} is called {count} times a run and has one scale for all of "
-        "them, which is too coarse where the values are small.",
+    "shared": ("SHARED_MODULE", "This {kind} is called {count} times a run and has one scale for "
+        "all of them, which is too coarse where the values are small.",
         "self.a, self.b = ...  # in __init__: one for each call"),
-    "relu": ("SHARED_MODULE", "This ReLU is called at {count} places. It works, but cannot be fused with "
-        "the layer before it: fusing leaves an Identity, at the other places too.",
+    "relu": ("SHARED_MODULE", "This ReLU is called at {count} places. It works, but cannot be "
+        "fused with the layer before it: fusing leaves an Identity, at the other places too.",
         "self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # in __init__: one for each place"),
-    "functional relu": ("FUNCTIONAL_RELU", "The ReLU at {place} is a function: it runs in int8, but only a "
-        "module can be fused with the layer before it.",
-        "self.relu = nn.ReLU()  # in __init__: one for each place\nx = self.relu(x)  # then fuse it"),
-    "activation": ("ACTIVATION_NOT_FUSABLE", "fuse_modules knows no chain that ends with {kind}: it is an "
-        "operator of its own, which reads and writes every activation{wrong}.",
+    "functional relu": ("FUNCTIONAL_RELU", "The ReLU at {place} is a function: it runs in int8, "
+        "but only a module can be fused with the layer before it.",
+        "self.relu = nn.ReLU()  # in __init__: one for each place\nx = self.relu(x)"),
+    "activation": ("ACTIVATION_NOT_FUSABLE", "fuse_modules knows no chain that ends with {kind}: "
+        "it is an operator of its own, which reads and writes every activation{wrong}.",
         "for name, module in list(model.named_modules()):\n    if type(module) is nn.{kind}:\n"
         "        model.set_submodule(name, nn.ReLU())  # then train on"),
-    "fuse": ("NOT_FUSED", "{count} of convolution or linear layer, batch norm ({norms}) and ReLU could be "
-        "one int8 operator each, if fused: faster, smaller, and rounded once.",
+    "fuse": ("NOT_FUSED", "{count} of convolution or linear layer, batch norm ({norms}) and ReLU "
+        "could be one int8 operator each, if fused: faster, smaller, and rounded once.",
         "{again}fuse_modules(model, [\n{listed}\n], inplace=True)"),
-    "failed": ("TRIAL_FAILED", "Taken to int8, the model stops at {step}: \"{error}\". No cause is known "
-        "here.", AROUND),
-    "low": ("LOW_SQNR", "In int8 the model has ≈ {decibels:.0f} dB against float, though no module alone is "
-        "wrong; the lowest are {lowest}.", "{fix}"),
+    "failed": ("TRIAL_FAILED", "Taken to int8, the model stops at {step}: \"{error}\". No cause is "
+        "known here.", AROUND),
+    "low": ("LOW_SQNR", "In int8 the model has ≈ {decibels:.0f} dB against float, though no module "
+        "alone is wrong; the lowest are {lowest}.", "{fix}"),
 }
 """By a short name: code, explanation and fix."""
 
@@ -153,57 +159,51 @@ PRELU = """from torch.ao.quantization import FixedQParamsObserver, QConfig
 slopes = FixedQParamsObserver.with_args(scale=1 / 64, zero_point=128, dtype=torch.quint8)
 for name in {names}:
     model.get_submodule(name).qconfig = QConfig(model.qconfig.activation, slopes)"""
-
-AGAIN = "# from the float model, before prepare:\n" + IN_FLOAT
 SATURATED = "8-bit activations saturate the sums of processors without VNNI"
 SILENT = "There is no error; a sum has saturated, or a kernel is not right for these sizes"
-BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRONG_KERNEL", "low": "LOW_SQNR"}
-TRIED = 8  # a fix is tried on so many of the modules that it is for
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
+FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
+JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack")
+CLAMPS = ("relu6", "hardtanh", "clamp", "clip")
 CAUSES = [
     (lambda m, t: parametrize.is_parametrized(m), PARAMETRIZED,
         "convert goes by the exact type, and a parametrization (weight_norm) is a type of its own"),
     (lambda m, t: type(m) is nn.PReLU, PRELU,
-        "It needs a qconfig that can express 1.0: with others convert stops, or positive values are "
-        "multiplied by the largest slope"),
+        "It needs a qconfig that can express 1.0: with others convert stops, or positive values "
+        "are multiplied by the largest slope"),
     (lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)), EMBEDDING,
         "It needs a qconfig of its own"),
     (lambda m, t: isinstance(getattr(m, "padding", 0), str), NUMBERS,
         "Padding in words has no int8 form, it must be numbers"),
     (lambda m, t: isinstance(m, TRANSPOSED) and "er channel" in t.error, PER_TENSOR,
-        "The default qconfig of x86 has a scale for each channel of the weights, which it cannot take"),
+        "It cannot take the scale for each channel of the weights, the default of x86"),
     (lambda m, t: isinstance(m, (nn.RNNBase, nn.RNNCellBase)) and type(m) is not nn.LSTM, "",
         "It has no static int8 form (quantize_dynamic has one)"),
     (lambda m, t: "createStatus" in t.error, "",
-        "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller than the sum"),
+        "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller"),
     (lambda m, t: t.error and t.step == "storing", "", "It runs, but cannot be stored or copied"),
     (lambda m, t: t.bad == "swapped", "", "prepare puts a module of its own in its place"),
     (lambda m, t: t.bad == "wrong" and isinstance(m, WEIGHTED) and not on_qnnpack(), "", SATURATED),
+    (lambda m, t: t.bad == "wrong", "", SILENT),
     (lambda m, t: t.error and any(base in trials.SWAPPED for base in type(m).__mro__[1:]), "",
         "convert goes by the exact type and leaves a subclass of a layer in float"),
     (lambda m, t: "uantized" in t.error, "", "int8 has no kernel for it"),
     (lambda m, t: True, "", "No cause is known here"),
 ]
 """For a module and its trial: does the cause apply, the fix for it ("" for a general one), why."""
+BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRONG_KERNEL",
+    "low": "LOW_SQNR"}
+TRIED = 8  # a fix is tried on so many of the modules that it is for
+# fmt: on
 
 
 def on_qnnpack() -> bool:
+    """Whether the engine in use is that of Arm."""
     return torch.backends.quantized.engine == "qnnpack"
-
-
-RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
-FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
-JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack")
-CLAMPS = ("relu6", "hardtanh", "clamp", "clip")
-SYMBOLS = {"add": "+", "mul": "*", "matmul": "@", "bmm": "@"}
-AS_MODULE = {
-    "hardswish": "Hardswish", "elu": "ELU", "prelu": "PReLU", "linear": "Linear", "conv1d": "Conv1d",
-    "conv2d": "Conv2d", "conv3d": "Conv3d", "batch_norm": "BatchNorm2d", "layer_norm": "LayerNorm",
-    "group_norm": "GroupNorm", "instance_norm": "InstanceNorm2d",
-}
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def diagnose(
     with trials.undisturbed():
         obstacle = next(out_of_scope(model), None)
         if obstacle is not None:
-            return Findings([obstacle], about, float("nan"))
+            return Findings([obstacle], about, NAN)
         examination = Examination(model, arguments(model, example_inputs, kwargs))
         found = list(examination.findings())
     return Findings(found, f"{about}, {examination.stage}", examination.whole.decibels)
@@ -324,7 +324,10 @@ def diagnose(
 def arguments(model: nn.Module, inputs, kwargs: dict | None) -> tuple[tuple, dict]:
     """Positional and keyword arguments: copies, float32, on the CPU."""
     args, kwargs = inputs if isinstance(inputs, tuple) else (inputs,), kwargs or {}
-    if isinstance(inputs, dict) and inputs.keys() <= inspect.signature(model.forward).parameters.keys():
+    if (
+        isinstance(inputs, dict)
+        and inputs.keys() <= inspect.signature(model.forward).parameters.keys()
+    ):
         args, kwargs = (), inputs | kwargs
 
     def on_cpu(leaf):
@@ -369,20 +372,13 @@ def _holders(wrong, what: str):
     """A check that no module holds a tensor that is ``wrong``."""
 
     def check(model: nn.Module) -> None:
-        names = [
-            name
-            for name, module in model.named_modules()
-            if any(map(wrong, [*module.parameters(recurse=False), *module.buffers(recurse=False)]))
-        ]
+        modules = model.named_modules()
+        own = {n: [*m.parameters(recurse=False), *m.buffers(recurse=False)] for n, m in modules}
+        names = [name for name, tensors in own.items() if any(map(wrong, tensors))]
         if names:
             raise checks.CheckError(f"{', '.join(names[:3]) or 'The model'}: {what}", names)
 
     return check
-
-
-def _evaluates(model: nn.Module) -> None:
-    if model.training:
-        raise checks.CheckError("in training mode batch norms change what the observers see")
 
 
 def _has_qconfig(model: nn.Module) -> None:
@@ -391,28 +387,32 @@ def _has_qconfig(model: nn.Module) -> None:
         checks.assert_prepared(model)
 
 
+def _evaluates(model: nn.Module) -> None:
+    if model.training:
+        raise checks.CheckError("In training mode batch norms change what the observers see")
+
+
 # fmt: off
 PTQ, LATER = ("float", "prepared"), ("prepared for QAT", "converted")
 FACTS = [
-    ("ON_CUDA", _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is computed; the "
-        "rest was found on a copy that is"), PTQ, "model.cpu()  # and the inputs as well"),
-    ("NOT_FLOAT32", _holders(lambda t: t.dtype in (torch.float16, torch.bfloat16, torch.float64),
-        "not float32, which is all that prepare and convert take; the rest was found on a copy that is"),
-        PTQ, "model.float()  # and the inputs as well"),
-    ("NO_QCONFIG", _has_qconfig, PTQ[:1], "model.qconfig = ...  # before prepare"),
-    ("TRAINING_MODE", _evaluates, PTQ[1:], "prepared.eval()"),
-    ("FAKE_QUANT_OFF", checks.assert_fake_quantized, LATER[:1],
+    ("ON_CUDA", PTQ, _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is "
+        "computed. The rest was found on a copy that is"), "model.cpu()  # and the inputs as well"),
+    ("NOT_FLOAT32", PTQ, _holders(lambda t: trials.is_real(t) and t.dtype != torch.float32,
+        "not float32, which is all that prepare and convert take. The rest was found on a copy "
+        "that is"), "model.float()  # and the inputs as well"),
+    ("NO_QCONFIG", PTQ[:1], _has_qconfig, "model.qconfig = ...  # before prepare"),
+    ("TRAINING_MODE", PTQ[1:], _evaluates, "prepared.eval()"),
+    ("FAKE_QUANT_OFF", LATER[:1], checks.assert_fake_quantized,
         "model.qconfig = get_default_qat_qconfig(torch.backends.quantized.engine)\n"
         "prepared = prepare_qat(model.train())  # from the float model"),
-    ("NOT_FUSED", checks.assert_no_batch_norm, LATER,
-        "# diagnose the float model: the list of chains is there"),
-    ("NOT_CALIBRATED", checks.assert_calibrated, PTQ[1:] + LATER,
+    ("NOT_FUSED", LATER, checks.assert_no_batch_norm, "# diagnose the float model"),
+    ("NOT_CALIBRATED", PTQ[1:] + LATER, checks.assert_calibrated,
         "with torch.inference_mode():\n"
         "    for image in calibration_images:  # preprocessed as for inference\n"
         "        prepared(image)\n"
         "converted = convert(prepared)  # of the prepared model, not of one that was converted"),
 ]
-"""What is seen without a run: code, check, at which stages, fix."""
+"""What is seen without a run: code, at which stages, check, fix."""
 # fmt: on
 
 
@@ -420,59 +420,46 @@ class Examination:
     """One model examined: its run, its trials, and the findings that come of them.
 
     Attributes:
-        plain: a copy of the model, in float without observers; one of a later stage stays as it is.
+        plain: a copy of the model, in float without observers; one of a later stage as it is.
         run: its run; None at a later stage.
         whole: what became of the model in int8.
-        dead: how many of the modules that were tried alone have no signal.
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
         self.model, self.inputs, self.stage = model, inputs, trials.stage_of(model)
-        self.engine, self.whole, self.dead = torch.backends.quantized.engine, Trial(), 0
-        self.family = "qnnpack" if on_qnnpack() else "x86"
-        self.qconfig_fix = ENGINE_QCONFIG.replace("{engine}", self.family)
-        self.plain, self.run = copy.deepcopy(model).cpu().eval(), None
+        self.engine, self.whole, self.run = torch.backends.quantized.engine, Trial(), None
+        self.plain = copy.deepcopy(model).cpu().eval()
         if self.stage in PTQ:
-            trials.without_observers(self.plain).float()
-            self.run = Run(copy.deepcopy(self.plain), copy.deepcopy(inputs))
+            self.run = Run(trials.without_observers(self.plain).float(), inputs)
 
     def findings(self) -> Iterator[Finding]:
-        """All of them, in the order of the work."""
+        """All of them."""
         if self.engine == "none":
             engines = [*torch.backends.quantized.supported_engines, "qnnpack"]
             yield finding("engine", "", engine=next(e for e in engines if e != "none"))
-        found = []
         if self.run is None:
             found = self.later()
         elif self.run.failure is not None:
             found = [self.failed(), *stubs(self.run), *operators(self.run)]
         else:
-            found = list(self.other_norms())
-            covered = tuple(f"{norm.module}." for norm in found) or ("/",)
-            rules = [*stubs(self.run), *operators(self.run)]
-            rules += self.attempts(rules) if self.engine != "none" else []
-            rules = list(filter(self.confirmed, rules)) + list(fusion(self.run, self.stage))
-            found += [f for f in rules if not f"{f.module}.".startswith(covered)]
+            norms, found = list(self.other_norms()), [*stubs(self.run), *operators(self.run)]
+            found += self.attempts(found) if self.engine != "none" else []
+            found += fusion(self.run, self.stage)
+            covered = tuple(f"{norm.module}." for norm in norms)
+            found = [f for f in found if not f"{f.module}.".startswith(covered or "/")]
+            found = norms + list(filter(self.confirmed, found))
         yield from self.facts()
         yield from found
-
-    def confirmed(self, found: Finding) -> bool:
-        """Whether the whole model, where it could be tried, has the wrong values of this finding."""
-        tried = self.whole.step == "int8" and not self.whole.error
-        if not tried or found.code not in ("WRONG_KERNEL", "CLAMP_ON_QNNPACK"):
-            return True
-        wrong = [name for name, share in self.whole.wrong.items() if share > checks.WRONG]
-        return any(f"{name}.".startswith(f"{found.module}.") for name in wrong)
 
     def facts(self) -> Iterator[Finding]:
         """What is seen without a run."""
         called = self.whole.called if self.run is None else self.run.by_module
-        for code, check, stages, fix in FACTS:
+        for code, stages, check, fix in FACTS:
             try:
                 check(self.model) if self.stage in stages else None
             except checks.CheckError as error:
                 names = [name.replace(".activation_post_process", "") for name in error.modules]
-                if code == "NOT_CALIBRATED" and called:  # a module that is not used does no harm
+                if code == "NOT_CALIBRATED" and len(called) > 1:  # what is not used does no harm
                     names = [name for name in names if name in called]
                 if names:
                     module = names[0] if len(set(names)) == 1 else ""
@@ -481,37 +468,36 @@ class Examination:
     def failed(self) -> Finding:
         """The model itself does not run: why, and whether it runs with other arguments."""
         (args, _), error = self.inputs, self.run.failure
-        names = list(inspect.signature(self.plain.forward).parameters)
-        by_name = dict(zip(names, args, strict=False))
+        by_name = dict(zip(inspect.signature(self.plain.forward).parameters, args, strict=False))
         keys = ", ".join(f'"{name}": ...' for name in by_name)
+        listed = args[0] if args and isinstance(args[0], list) else ()
         fix = "model.eval()(*example_inputs)  # must run before it can be quantized"
-        for (others, options), call in (
-            ((args[0] if isinstance(args[:1] and args[0], list) else (), {}), "tuple(example_inputs)"),
-            (((), by_name), f"{{{keys}}}"),
-        ):
+        ways = {"tuple(example_inputs)": (listed, {}), f"{{{keys}}}": ((), by_name)}
+        for call, inputs in ways.items():
             with suppress(Exception):
-                copy.deepcopy(self.plain)(*copy.deepcopy(others), **copy.deepcopy(options))
+                others, options = copy.deepcopy(inputs)
+                copy.deepcopy(self.plain)(*others, **options)
                 fix = f"diagnose(model, {call})  # tried: with these arguments it runs"
         said = f"{type(error).__name__}: {trials.first_sentence(error)}"
         return finding("run", self.run.failed_in, error=said, fix=fix)
 
     def later(self) -> list[Finding]:
-        """Findings about a model that is converted, or prepared for QAT: what comes next is tried."""
-        self.whole = whole = trials.try_whole(self.plain, self.inputs)
-        found = [
-            self.described(name, Trial(wrong={name: share}), SILENT, "WRONG_KERNEL", AGAIN, [name])
-            for name, share in whole.wrong.items()
-            if share > checks.WRONG
-        ]
+        """About a model that is converted or prepared for QAT: what comes next is tried."""
+        self.whole = whole = attempt(self.plain, self.inputs)
         if whole.error:
-            found.append(finding("failed", whole.module, step=whole.step, error=whole.error))
-        elif self.stage == "converted":
-            with trials.undisturbed(), suppress(StopIteration):
-                try:
-                    checks.assert_cat_keeps_scales(self.plain, *self.inputs[0])
-                except checks.CheckError as error:
-                    fix = "x = torch.cat([self.dequant(t) for t in tensors], dim=1)"
-                    found.append(Finding("CAT_QUANTIZED", "", f"{error}.", fix, CODES["CAT_QUANTIZED"]))
+            return [finding("failed", whole.called[-1], step=whole.step, error=whole.error)]
+        fix = "# from the float model, before prepare:\n" + IN_FLOAT
+        wrong = {name: share for name, share in whole.wrong.items() if share > WRONG}
+        found = [
+            self.described(name, Trial(wrong={name: share}), SILENT, "WRONG_KERNEL", fix, [name])
+            for name, share in wrong.items()
+        ]
+        try:
+            if self.stage == "converted" and not self.inputs[1]:
+                checks.assert_cat_keeps_scales(self.plain, *copy.deepcopy(self.inputs[0]))
+        except checks.CheckError as error:
+            fix = "x = torch.cat([self.dequant(t) for t in tensors], dim=1)"
+            found.append(Finding("CAT_QUANTIZED", "", f"{error}.", fix, CODES["CAT_QUANTIZED"]))
         return found
 
     def other_norms(self) -> Iterator[Finding]:
@@ -525,7 +511,7 @@ class Examination:
             weight, bias = (getattr(module, key, None) for key in ("weight", "bias"))
             norm = nn.functional.batch_norm(x, mean, module.running_var, weight, bias, eps=eps)
             for same, new in ((norm, "new"), (norm.relu(), "nn.Sequential(new, nn.ReLU())")):
-                if decibels(same, module(x)) > SAME:
+                if trials.decibels(same, module(x)) > SAME:
                     groups[type(module).__name__, max(x.dim() - 2, 1), new].append(name)
                     break
         for (kind, dims, new), names in groups.items():
@@ -536,44 +522,57 @@ class Examination:
         """What comes of taking the model, and its modules, to int8."""
         run, whole = self.run, Trial(error="there are no stubs")
         if run.has_stub:
-            self.whole = whole = trials.try_whole(self.plain, self.inputs, run.results)
+            self.whole = whole = attempt(self.plain, self.inputs)
         low = whole.decibels < GOOD
-        wrong = {n for n, share in whole.wrong.items() if share > checks.WRONG}
-        wrong = {next((u for u in run.units if f"{n}.".startswith(f"{u}.")), "") for n in wrong} - {""}
+        wrong = {n for n, share in whole.wrong.items() if share > WRONG}
+        wrong = {u for u in run.units for n in wrong if f"{n}.".startswith(f"{u}.")}
         names = {n for n in run.units if type(run.modules[n]) in trials.CUSTOM} | wrong
         if whole.error or low:
             names |= run.units
             names |= {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
         fused = {name for chain in run.chains() for name in chain[1:]}  # see NOT_FUSED
-        stubs_too = {n for n in names if isinstance(run.modules[n], QUANT + DEQUANT)}
-        names = (names & run.given.keys()) - run.stays_float - fused - stubs_too
-        names = [n for n in run.modules if n in names]
-        alone = {name: self.alone(name) for name in names}
-        self.dead = sum(trial.dead for trial in alone.values())
-        fine = ("", "low") if not whole.error and not low else ("",)
+        names = (names & run.given.keys()) - run.stays_float - fused
+        names = {n for n in names if not isinstance(run.modules[n], QUANT + DEQUANT)}
+        alone = {name: self.alone(name) for name in run.modules if name in names}
+        fine = ("",) if whole.error or low else ("", "low")
         bad = {name: trial for name, trial in alone.items() if trial.bad not in fine}
-        bad = {n: t for n, t in bad.items() if not any(n.startswith(f"{outer}.") for outer in bad)}
-        found = [*self.explained(bad), *(self.beside(n) for n in run.modules if n in wrong - bad.keys())]
+        bad = {n: t for n, t in bad.items() if not any(n.startswith(f"{m}.") for m in bad)}
+        found = list(self.explained(bad))
+        found += [self.beside(name) for name in run.modules if name in wrong - bad.keys()]
         for call in run.calls if low else []:
-            seen = call.builtin or call.op in JOINS or call.wrong > checks.WRONG
+            seen = call.builtin or call.op in JOINS or call.wrong > WRONG
             if call.decibels < GOOD and not seen:
                 facts = {"op": call.op, "place": call.place, "decibels": call.decibels}
                 found.append(finding("lossy", call.module, **facts))
         if run.has_stub and not found and not before:
-            if whole.error and not any(type(run.modules[n]) is nn.BatchNorm1d for n in fused):
-                found.append(finding("failed", whole.module, step=whole.step, error=whole.error))
-            elif low and not self.dead:
-                lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
-                shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
-                fix = IN_FLOAT.format(names=json.dumps(lowest))
-                found.append(finding("low", "", decibels=whole.decibels, lowest=shown, fix=fix))
+            found += self.unexplained(alone, fused)
         return found
+
+    def unexplained(self, alone: dict[str, Trial], fused: set[str]) -> Iterator[Finding]:
+        """About a model that goes wrong though no module of it does."""
+        whole, untrained = self.whole, any(trial.dead for trial in alone.values())
+        if whole.error and not any(type(self.run.modules[n]) is nn.BatchNorm1d for n in fused):
+            yield finding("failed", whole.called[-1], step=whole.step, error=whole.error)
+        elif whole.bad == "low" and not untrained:
+            lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
+            shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
+            fix = IN_FLOAT.replace("{names}", json.dumps(lowest))
+            yield finding("low", "", decibels=whole.decibels, lowest=shown, fix=fix)
+
+    def confirmed(self, found: Finding) -> bool:
+        """Whether the whole model, where it could be tried, has the wrong values of a finding."""
+        if found.code not in ("WRONG_KERNEL", "CLAMP_ON_QNNPACK"):
+            return True
+        wrong = [name for name, share in self.whole.wrong.items() if share > WRONG]
+        inside = any(f"{name}.".startswith(f"{found.module}.") for name in wrong)
+        return inside or self.whole.step != "int8" or bool(self.whole.error)
 
     def alone(self, name: str, fix: str = "") -> Trial:
         """One module tried, perhaps with a fix."""
         qconfig = self.run.qconfigs[name] or trials.engine_qconfig()
-        fix = fix.replace("{names}", '["unit"]')
-        return trials.try_alone(self.plain.get_submodule(name), self.run.given[name], qconfig, fix)
+        model = Alone(self.plain.get_submodule(name), self.run.given[name], qconfig)
+        leaves = tree_map(checks.dequantized, tree_leaves(self.run.given[name][0]))
+        return attempt(model, (tuple(leaves), {}), fix.replace("{names}", '["unit"]'))
 
     def explained(self, bad: dict[str, Trial]) -> Iterator[Finding]:
         """Findings for modules whose trial went wrong, with a cause if one is known, and a fix."""
@@ -589,15 +588,17 @@ class Examination:
             worst = min((bad[name] for name in names), key=lambda trial: trial.decibels)
             fix, after = self.remedy(names, own)
             code = "UNSUPPORTED_MODULE" if own else BAD[worst.bad]
-            if fix == self.qconfig_fix:
-                code, why = "WRONG_QCONFIG", f"Its qconfig is not for {self.engine}, whose own is right"
+            if "get_default_qconfig" in fix:
+                code, why = "WRONG_QCONFIG", f"Its qconfig is not for {self.engine}"
             yield from (self.described(n, worst, why, code, fix, names, after) for n in names)
 
     def remedy(self, names: list[str], own: str) -> tuple[str, float]:
         """The first fix that makes all these modules right, else the last; its decibels."""
-        qconfigs = [self.run.qconfigs[name] or trials.engine_qconfig() for name in names]
-        right = {repr(qconfig) for qconfig in qconfigs} == {repr(trials.engine_qconfig(self.family))}
-        for fix in filter(None, (own, "" if right else self.qconfig_fix, IN_FLOAT, IN_FLOAT_MANY)):
+        family = "qnnpack" if on_qnnpack() else "x86"
+        right = repr(trials.engine_qconfig(family))
+        used = {repr(self.run.qconfigs[n] or trials.engine_qconfig()) for n in names}
+        of_engine = "" if used == {right} else ENGINE_QCONFIG.replace("{engine}", family)
+        for fix in filter(None, (own, of_engine, IN_FLOAT, IN_FLOAT_MANY)):
             tried = [self.alone(name, fix) for name in names[:TRIED]]
             if not any(trial.bad for trial in tried):
                 break
@@ -609,24 +610,24 @@ class Examination:
         values = {value for call in run.by_module[name] for value in call.inputs}
         sources = [call.module for call in run.calls if values.intersection(call.outputs)]
         sources = [n for n in sources if isinstance(run.modules[n], FIXED_RANGE)]
-        if sources:
-            why += f", and {sources[0]} gives 8 bits whatever the qconfig"
+        why += f", and {sources[0]} gives 8 bits whatever the qconfig" if sources else ""
         for names in filter(None, (sources, [name])):
             fix = IN_FLOAT.replace("{names}", json.dumps(names))
-            trial = trials.try_whole(self.plain, self.inputs, run.results, fix)
-            if not trial.error and trial.wrong.get(name, 0.0) <= checks.WRONG:
+            trial = attempt(self.plain, self.inputs, fix)
+            if not trial.error and trial.wrong.get(name, 0.0) <= WRONG:
                 break
-        share = max(s for n, s in self.whole.wrong.items() if f"{n}.".startswith(f"{name}."))
-        wrong = Trial(wrong={name: share})
+        inside = [s for n, s in self.whole.wrong.items() if f"{n}.".startswith(f"{name}.")]
+        wrong = Trial(wrong={name: max(inside)})
         return self.described(name, wrong, why, "WRONG_KERNEL", fix, names, trial.decibels)
 
-    def described(self, name, trial, why, code, fix, names, after=float("nan")) -> Finding:
+    def described(self, name, trial, why, code, fix, names, after=NAN) -> Finding:
         """A finding about a module that went wrong in a trial."""
+        share = 100 * max(trial.wrong.values(), default=0)
         what = {
             "error": f'{trial.step} stops with "{trial.error}"',
-            "swapped": f"after prepare it has ≈ {trial.in_float:.0f} dB against before, in float already",
-            "wrong": f"≈ {100 * max(trial.wrong.values(), default=0):.0f} % of what its kernel gives on "
-            f"{self.engine} is more than one step beside exact arithmetic on the same integers",
+            "swapped": f"after prepare ≈ {trial.in_float:.0f} dB against before, in float already",
+            "wrong": f"on {self.engine} ≈ {share:.0f} % of what its kernel gives is more than one "
+            "step beside exact arithmetic on the same integers",
             "low": f"int8 has ≈ {trial.decibels:.0f} dB against float",
         }[trial.bad]
         tried = f" The fix was tried: ≈ {after:.0f} dB." if after == after else ""
@@ -640,18 +641,15 @@ def stubs(run: Run) -> Iterator[Finding]:
         yield finding("no stubs", "")
         return
     for name, module in run.modules.items():
-        if isinstance(module, QUANT + DEQUANT):
-            if name in run.stays_float:
-                yield finding("stub float", name)
-            elif name not in run.by_module and run.failure is None:
-                yield finding("stub unused", name)
+        if isinstance(module, QUANT + DEQUANT) and name in run.stays_float:
+            yield finding("stub float", name)
+        elif isinstance(module, QUANT + DEQUANT) and name not in run.by_module and not run.failure:
+            yield finding("stub unused", name)
     if run.returns_int8:
         yield finding("returns int8", "")
-    for call in run.calls:
-        if call.unit and call.error == "tuple" and call.module.endswith("dequant"):
-            yield finding("tuple", call.module.rpartition(".")[0])
-        elif call.unit and call.error:
-            yield finding(call.error, call.module)
+    for call in (call for call in run.calls if call.unit and call.error):
+        wrapped = call.error == "tuple" and call.module.endswith("dequant")
+        yield finding(call.error, call.module.rpartition(".")[0] if wrapped else call.module)
 
 
 def operators(run: Run) -> Iterator[Finding]:
@@ -659,17 +657,17 @@ def operators(run: Run) -> Iterator[Finding]:
     grouped, positions = defaultdict(list), run.positions()
     for call in (call for call in run.calls if not call.unit):
         facts = {"op": call.op, "place": call.place, "error": call.error}
-        position = positions[id(call)]
+        kind, position = type(run.modules[call.module]).__name__, positions[id(call)]
         if call.op in JOINS and len(set(call.scales)) > 1:
             fix = "self.cat = FloatFunctional()  # in __init__\nx = self.cat.cat(tensors, dim=1)"
             if position == "behind" or not call.op.startswith(("cat", "conc")):
                 fix = f"x = torch.{call.op}([self.dequant(t) for t in tensors], dim=1)"
             yield finding("cat", call.module, **facts, fix=fix)
         elif call.error and call.builtin and call.module in run.stays_float:
-            yield finding("stays float", call.module, **facts, kind=type(run.modules[call.module]).__name__)
+            yield finding("stays float", call.module, **facts, kind=kind)
         elif call.error and not call.builtin:
             grouped[call.module, position].append(call)
-        elif call.wrong > checks.WRONG:
+        elif call.wrong > WRONG:
             clamp = call.op in CLAMPS and on_qnnpack()
             yield finding("clamp" if clamp else "kernel", call.module, **facts)
     for (module, position), calls in grouped.items():
@@ -681,61 +679,73 @@ def operators(run: Run) -> Iterator[Finding]:
         where, fix = {
             "before": ("before the first layer", "x = self.quant(x)  # behind these operators"),
             "behind": ("behind the last layer", "x = self.dequant(x)  # before these operators"),
-            "between": ("between int8 layers", AROUND.replace("it", "them", 1)),
+            "between": ("between int8 layers", AROUND),
         }[position]
-        yield finding("operators", module, position=where, places=shown, error=calls[0].error, fix=fix)
+        yield finding(
+            "operators", module, position=where, places=shown, error=calls[0].error, fix=fix
+        )
     for name, calls in run.by_module.items():
         module, count = run.modules[name], sum(call.unit for call in calls)
         if count > 1 and not isinstance(module, DEQUANT):
             yield finding("shared", name, kind=type(module).__name__, count=count)
 
 
+# fmt: off
+NEEDS_SCALE = "Its result needs a scale of its own, which a bare operator has no place to keep."
+SYMBOLS = {"add": "+", "mul": "*", "matmul": "@", "bmm": "@"}
+WITH_NUMBER = {
+    "add": "add_scalar(x, number)", "sub": "add_scalar(x, -number)",
+    "mul": "mul_scalar(x, number)", "div": "mul_scalar(x, 1 / number)",
+}
+WITH_TENSOR = {
+    "add": "add(a, b)", "mul": "mul(a, b)", "matmul": "matmul(a, b)", "bmm": "matmul(a, b)",
+    "cat": "cat([a, b], dim=1)", "concat": "cat([a, b], dim=1)",
+}
+AS_MODULE = {
+    "hardswish": "Hardswish", "elu": "ELU", "prelu": "PReLU", "linear": "Linear",
+    "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d", "batch_norm": "BatchNorm2d",
+    "layer_norm": "LayerNorm", "group_norm": "GroupNorm", "instance_norm": "InstanceNorm2d",
+}
+# fmt: on
+
+
 def operator(call: Call, run: Run) -> Finding:
     """One operator between layers, and what to write instead of it."""
-    op, why = call.op, "It has no int8 kernel."
-    fix = f"x = self.quant_2({op}(self.dequant(x)))  # in float; self.quant_2 = QuantStub() in __init__"
+    op, why, user = call.op, "It has no int8 kernel.", run.only_user(call)
+    written = (WITH_NUMBER if len(call.inputs) == 1 else WITH_TENSOR).get(op)
     if op in AS_MODULE:
         why = f"Only the module nn.{AS_MODULE[op]} becomes int8, the function does not."
         fix = f"self.{op} = nn.{AS_MODULE[op]}(...)  # in __init__\nx = self.{op}(x)"
     elif "pack" in op:
         fix = PACKED
     elif op == "view":
-        why, fix = "Int8 convolutions return tensors with the channels last.", "x = x.reshape(...)"
-    elif op in ("add", "sub", "mul", "div", "matmul", "bmm", *JOINS[:3]):
-        why = "Its result needs a scale of its own, which a bare operator has no place to keep."
-        user = run.only_user(call)
-        method = {"bmm": "matmul", "sub": "add", "div": "mul"}.get(op, op)
-        arguments = "(a, b)"
-        if op in JOINS:
-            method, arguments = "cat", "([a, self.quant_2(b)], dim=1)"
-        elif len(call.inputs) == 1:
-            method += "_scalar"
-            arguments = {"sub": "(x, -number)", "div": "(x, 1 / number)"}.get(op, "(x, number)")
-        elif op in ("sub", "div"):
-            method = ""
-        elif len(call.scales) < len(call.inputs):
-            arguments = "(a, self.quant_2(b))"
-        elif op == "add" and user is not None and user.op == "relu":
-            method = "add_relu"
-        if method:
-            name = "skip_" + method if op == "add" else method
-            fix = f"self.{name} = FloatFunctional()  # in __init__: one for each place\n"
-            fix += f"x = self.{name}.{method}{arguments}"
+        why, fix = "Int8 convolutions return tensors channels last.", "x = x.reshape(...)"
+    elif written:
+        why = NEEDS_SCALE
+        if len(call.scales) < len(call.inputs):
+            written = written.replace("b", "self.quant_2(b)")
+        elif written == "add(a, b)" and user is not None and user.op == "relu":
+            written = "add_relu(a, b)"
+        name = ("skip_" if op == "add" else "") + written.partition("(")[0]
+        fix = f"self.{name} = FloatFunctional()  # in __init__: one for each place\n"
+        fix += f"x = self.{name}.{written}"
+    else:
+        fix = f"x = self.quant_2({op}(self.dequant(x)))  # in float, between two stubs"
     facts = {"op": SYMBOLS.get(op, op), "place": call.place, "why": why, "error": call.error}
     return finding("operator", call.module, **facts, fix=fix)
 
 
 def fusion(run: Run, stage: str) -> Iterator[Finding]:
     """Chains that are not fused, and activations that cannot be."""
-    chains = run.chains() if run.failure is None else []
+    chains = run.chains()
     if chains:
-        listed = "\n".join("    " + str(chain).replace("'", '"') + "," for chain in chains)
+        listed = "\n".join(f"    {json.dumps(chain)}," for chain in chains)
         norms = sum(type_of(run.modules[name]) in NORMS for chain in chains for name in chain)
         again = "" if stage == "float" else "# again from the float model, before prepare:\n"
         count = f"{len(chains)} chain{'s' * (len(chains) > 1)}"
         yield finding("fuse", "", chains, count=count, norms=norms, again=again, listed=listed)
     fused = {name for chain in chains for name in chain}
-    for call in run.calls if run.failure is None else []:
+    for call in run.calls:
         user = run.only_user(call)
         if user is None or type_of(run.modules[call.module]) not in WEIGHTED + TRANSPOSED + NORMS:
             continue

@@ -1,10 +1,9 @@
 """What eager int8 makes of a model and of its parts, found out by doing it to copies.
 
-``Run`` is one run of a float model, written down call by call. Beside every tensor that would be int8
-after ``convert`` runs a quantized *shadow*, and every operator is tried on the shadows: whether int8
-has a kernel for it, and a right one, is PyTorch's own answer. A *unit* is a module that ``convert``
-makes one int8 operator of. ``try_alone`` takes one module through prepare, convert and int8,
-``try_whole`` a model.
+``Run`` is one run of a float model, written down. Beside every tensor that would be int8 after
+``convert`` runs a quantized *shadow*, and every operator is tried on the shadows: whether int8 has
+a kernel for it, and a right one, is PyTorch's own answer. A *unit* is a module that ``convert``
+makes one int8 operator of. ``attempt`` takes a model, or one module as a model, to int8.
 """
 
 import copy
@@ -28,91 +27,28 @@ from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from torch.ao.quantization.quantize import _remove_activation_post_process
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrize import type_before_parametrizations as type_of
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from . import checks
-from .checks import FUNCTIONAL_METHODS, dequantized
+from .checks import FUNCTIONAL, METHODS, dequantized, watching
 
+type_of = parametrize.type_before_parametrizations
 QUANT, DEQUANT = (tq.QuantStub, nnq.Quantize), (tq.DeQuantStub, nnq.DeQuantize)
-FUNCTIONAL = (nnq.FloatFunctional, nnq.FXFloatFunctional)
 CUSTOM = (nn.LSTM, nn.MultiheadAttention)  # prepare itself puts another module in their place
-SWAPPED = {*get_default_static_quant_module_mappings(), *CUSTOM}
-SWAPPED -= {nn.Dropout, nn.ReLU6}  # these keep the scale of their input, swapped or not
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+SWAPPED = {*get_default_static_quant_module_mappings(), *CUSTOM} - {nn.Dropout, nn.ReLU6}
 TORCH = str(Path(torch.__file__).parent) + os.sep
 TORCH_MODULES = str(Path(TORCH, "nn", "modules")) + os.sep
 HERE = str(Path(__file__).parent) + os.sep
+INFINITE, NAN = float("inf"), float("nan")
 
 GOOD = 20.0
 """Decibels that int8 must reach, against float; a layer alone has 30 to 40."""
 SAME = 60.0
-"""Decibels between two ways to compute the same in float; rounding in float32 leaves 100 and more."""
+"""Decibels between two ways to compute the same in float; rounding in float32 leaves 100."""
 DEAD = 3e-4
 """Below this largest value a layer has no signal: an observer's smallest step is 1e-7, and int8
 keeps nothing of it. Networks with random weights and untouched batch norms have such layers."""
-
-
-class InFloat(nn.Module):
-    """A module in float between int8 neighbours, put in before ``prepare``.
-
-    The first tensor of its result becomes int8 again, any others stay float. The methods of a
-    ``FloatFunctional`` can be called as before. In a float model it changes nothing.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module, self.dequant, self.quant = module, tq.DeQuantStub(), tq.QuantStub()
-        module.qconfig = None
-
-    def __getattr__(self, name: str):
-        if name in FUNCTIONAL_METHODS:
-            return partial(self._run, getattr(self.module, name))
-        return super().__getattr__(name)
-
-    def forward(self, *args, **options):
-        """What the module gives."""
-        return self._run(self.module, *args, **options)
-
-    def _run(self, function, *args, **options):
-        args, options = tree_map(
-            lambda x: self.dequant(x) if is_real(x) or is_quantized(x) else x, (args, options)
-        )
-        leaves, structure = tree_flatten(function(*args, **options))
-        first = next(number for number, leaf in enumerate(leaves) if is_real(leaf))
-        leaves[first] = self.quant(leaves[first])
-        return tree_unflatten(leaves, structure)
-
-
-@dataclass
-class Call:
-    """One operator or unit as it ran.
-
-    Attributes:
-        module: dotted name of the innermost module.
-        op: the operator's name without underscores, or the class of the unit.
-        place: file and line in the user's code, such as ``model.py:109``.
-        builtin: the operator is called by a module of ``torch.nn``, not by the user's code.
-        inputs, outputs: numbers of the values; a tensor changed in place is a new value.
-        inside, scales: an input is int8 in the converted model; the scales of those inputs.
-        error: what PyTorch says to int8 inputs; for a unit what is wrong with them; or "".
-        wrong: share of the int8 result more than one step beside exact arithmetic.
-        decibels: the int8 result against float arithmetic on the same inputs.
-    """
-
-    module: str
-    op: str
-    place: str
-    builtin: bool
-    unit: bool
-    inputs: list[int]
-    inside: bool
-    scales: list[float]
-    outputs: list[int] = field(default_factory=list)
-    error: str = ""
-    wrong: float = 0.0
-    decibels: float = float("inf")
 
 
 def is_quantized(leaf) -> bool:
@@ -148,7 +84,7 @@ def first_sentence(error: Exception) -> str:
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
-def decibels(expected, actual, other_shape: float = float("nan")) -> float:
+def decibels(expected, actual, other_shape: float = NAN) -> float:
     """SQNR of the worst tensor of ``actual``; infinite if equal, NaN if nothing can be compared."""
     found = []
     for want, got in zip(tensors(expected), map(dequantized, tensors(actual)), strict=False):
@@ -157,8 +93,8 @@ def decibels(expected, actual, other_shape: float = float("nan")) -> float:
         if is_real(want) and bool(want.isfinite().all()):
             noise = (want.double() - got.double()).square().mean()
             ratio = want.double().square().mean() / noise
-            found.append(10 * float(ratio.log10()) if noise else float("inf"))
-    return min(found, default=float("nan"))
+            found.append(10 * float(ratio.log10()) if noise else INFINITE)
+    return min(found, default=NAN)
 
 
 def place_of_caller() -> tuple[str, bool]:
@@ -174,13 +110,55 @@ def place_of_caller() -> tuple[str, bool]:
     return "", builtin
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No gradients, no warnings, the random generators afterwards as they were before."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([]), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@dataclass
+class Call:
+    """One operator or unit as it ran.
+
+    Attributes:
+        module, op: dotted name of the innermost module; the operator, or the class of the unit.
+        place: file and line in the user's code, such as ``model.py:109``.
+        builtin: the operator is called by a module of ``torch.nn``, not by the user's code.
+        inputs, outputs: numbers of the values; a tensor changed in place is a new value.
+        inside, scales: an input is int8 in the converted model; the scales of those inputs.
+        error: what PyTorch says to int8 inputs; for a unit what is wrong with them; or "".
+        wrong: share of the int8 result more than one step beside exact arithmetic.
+        decibels: the int8 result against float arithmetic on the same inputs.
+    """
+
+    module: str
+    op: str
+    place: str
+    builtin: bool
+    unit: bool
+    inputs: list[int]
+    inside: bool
+    scales: list[float]
+    outputs: list[int] = field(default_factory=list)
+    error: str = ""
+    wrong: float = 0.0
+    decibels: float = INFINITE
+
+
 class Recorder(TorchFunctionMode):
     """Writes down what runs under it. A tensor carries its number and its shadow as attributes."""
 
-    def __init__(self, everything_inside: bool) -> None:
+    def __init__(self, units: set[str], everything_inside: bool) -> None:
         super().__init__()
-        self.everything_inside = everything_inside
-        self.calls, self.names, self.given, self.left = [], [""], {}, []
+        self.units, self.everything_inside = units, everything_inside
+        self.calls, self.names, self.given = [], [""], {}
         self.depth = self.count = 0
 
     def mark(self, tensor: Tensor, int8=None) -> int:
@@ -231,7 +209,7 @@ class Recorder(TorchFunctionMode):
         changed = [t for t, old in zip(given, versions, strict=True) if t._version != old]
         if not tensors(result) and not changed:
             return result  # asks about a tensor, not for its values
-        int8 = self.attempt(call, func, args, kwargs, result) if call.inside else result
+        int8 = self.in_int8(call, func, args, kwargs, result) if call.inside else result
         if not changed and all(any(out is t for t in given) for out in tensors(result)):
             if not isinstance(int8, Tensor) or int8.is_quantized or not call.inside:
                 return result  # hands on what it was given
@@ -240,7 +218,7 @@ class Recorder(TorchFunctionMode):
         self.finish(call, (result, others), (int8, [shadow(tensor) for tensor in others]))
         return result
 
-    def attempt(self, call: Call, func, args: tuple, kwargs: dict, result):
+    def in_int8(self, call: Call, func, args: tuple, kwargs: dict, result):
         """What int8 gives in the place of ``result``, compared with exact arithmetic."""
         args, kwargs = tree_map(shadow, (args, kwargs))
         floats = tree_map(dequantized, (args, kwargs))  # now: func may change its input in place
@@ -257,48 +235,39 @@ class Recorder(TorchFunctionMode):
                 call.decibels = decibels(exact, int8)
         return int8
 
-    def watch(self, name: str, module: nn.Module, unit: bool) -> None:
-        """Have a module report when it runs; a unit reports as one call."""
-        running = []
-
-        def enter(args, kwargs, method=""):
-            self.names.append(name)
-            call, given = None, tensors((args, kwargs))
+    def around(self, name: str, module: nn.Module, run, *args, **kwargs):
+        """A module runs (see ``watching``); a unit is written down as one call."""
+        self.names.append(name)
+        if name not in self.units or self.depth:
             if not self.depth:
-                for tensor in tensors(args[:3]) if unit else []:
-                    if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
-                        self.mark(tensor, self.quantized(tensor))
-                self.given.setdefault(name, (tree_map(shadow, (args, kwargs)), method))
-            if unit and not self.depth:
-                call = self.call(type(module).__name__, given, unit=True)
-                call.error = self.input_error(module, call, args)
-            self.depth += unit
-            running.append((call, given))
+                self.given.setdefault(name, (tree_map(shadow, (args, kwargs)), run.__name__))
+            result = run(*args, **kwargs)
+        else:
+            result = self.unit(module, run, args, kwargs)
+        self.names.pop()
+        return result
 
-        def leave(output):
-            call, given = running.pop()
-            if call is not None and isinstance(module, DEQUANT):
-                output = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, output)
-                self.finish(call, output, output)
-                self.left.append(output)
-            elif call is not None:
-                if isinstance(module, QUANT):
-                    output = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, output)
-                last = any(part in type(module).__name__ for part in ("Conv", "BatchNorm"))
-                last = last or any(map(is_channels_last, map(shadow, given)))
-                inside = isinstance(module, QUANT) or call.inside or self.everything_inside
-                int8 = tree_map(partial(self.quantized, channels_last=last), output)
-                self.finish(call, output, int8 if inside else output)
-            self.depth -= unit
-            self.names.pop()
-            return output
-
-        if isinstance(module, FUNCTIONAL):  # it is not called itself, so that hooks would not run
-            for method in FUNCTIONAL_METHODS:
-                setattr(module, method, partial(_watched, enter, leave, getattr(module, method)))
-        elif not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-            module.register_forward_pre_hook(lambda _, *given: enter(*given), with_kwargs=True)
-            module.register_forward_hook(lambda _, args, output: leave(output))
+    def unit(self, module: nn.Module, run, args: tuple, kwargs: dict):
+        """A unit runs."""
+        for tensor in tensors(args[:3]):
+            if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
+                self.mark(tensor, self.quantized(tensor))
+        self.given.setdefault(self.names[-1], (tree_map(shadow, (args, kwargs)), run.__name__))
+        given = tensors((args, kwargs))
+        call = self.call(type(module).__name__, given, unit=True)
+        call.error = self.input_error(module, call, args)
+        self.depth += 1
+        int8 = result = run(*args, **kwargs)
+        if isinstance(module, QUANT + DEQUANT):  # which return the very tensor in float
+            int8 = result = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, result)
+        inside = isinstance(module, QUANT) or call.inside or self.everything_inside
+        if inside and not isinstance(module, DEQUANT):
+            last = any(part in type(module).__name__ for part in ("Conv", "BatchNorm"))
+            last = last or any(map(is_channels_last, map(shadow, given)))
+            int8 = tree_map(partial(self.quantized, channels_last=last), result)
+        self.depth -= 1
+        self.finish(call, result, int8)
+        return result
 
     def input_error(self, module: nn.Module, call: Call, args: tuple) -> str:
         """What is wrong with a unit's arguments."""
@@ -312,30 +281,6 @@ class Recorder(TorchFunctionMode):
         return "float" if any(is_real(shadow(tensor)) for tensor in tensors(args[:3])) else ""
 
 
-def _watched(enter, leave, run, *args, **kwargs):
-    enter(args, kwargs, run.__name__)
-    return leave(run(*args, **kwargs))
-
-
-def stage_of(model: nn.Module) -> str:
-    """How far the model has come: float, prepared, prepared for QAT, or converted."""
-    modules = list(model.modules())
-    if any(map(checks.is_int8, modules)):
-        return "converted"
-    if any(isinstance(m, tq.FakeQuantizeBase) or hasattr(m, "weight_fake_quant") for m in modules):
-        return "prepared for QAT"
-    return "prepared" if any(map(checks.is_observer, modules)) else "float"
-
-
-def without_observers(model: nn.Module) -> nn.Module:
-    """The model, changed in place: what ``prepare`` has put in is taken out again."""
-    for module in model.modules():
-        _remove_activation_post_process(module)
-        if isinstance(module, nnq.FloatFunctional):
-            module.activation_post_process = nn.Identity()
-    return model
-
-
 class Run:
     """One run of a float model, written down, and what the rules ask about it.
 
@@ -343,15 +288,16 @@ class Run:
         modules, units: by dotted name, without the inside of units; the names of the units.
         qconfigs: the qconfig of each module, its own or inherited.
         stays_float: names without a qconfig where others have one: convert leaves them.
+        calls, by_module, users: what ran; by module; by the number of an input.
         given: by name, the arguments of a module's first call, as shadows, and the method called.
         failure, failed_in: what the run raised, and in which module; None if it came to its end.
         returns, returns_int8: numbers of what the model returned; whether any of it is int8.
-        results: the tensors that left int8 through a DeQuantStub; without one, those returned.
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
         self.qconfigs: dict[str, tq.QConfig | None] = {}
-        for name, module in model.named_modules(remove_duplicate=False):
+        every = list(model.named_modules(remove_duplicate=False))
+        for name, module in every:
             inherited = self.qconfigs.get(name.rpartition(".")[0]) if name else None
             self.qconfigs[name] = getattr(module, "qconfig", inherited)
         without = {name for name, qconfig in self.qconfigs.items() if qconfig is None}
@@ -360,14 +306,12 @@ class Run:
         for name, module in model.named_modules():
             if not any(name.startswith(f"{unit}.") for unit in self.units):
                 self.modules[name] = module
-                swapped = (
-                    type_of(module) in SWAPPED or type(module).__module__[:12] == "torch.ao.nn."
-                )
+                swapped = type_of(module) in SWAPPED or is_of_torch_ao(module)
                 self.units |= {name} if swapped and name not in self.stays_float else set()
-        ids = [id(m) for _, m in model.named_modules(remove_duplicate=False)]
-        self.aliases = {n for n, m in self.modules.items() if ids.count(id(m)) > 1}
+        ids = [id(module) for _, module in every]
+        self.aliases = {name for name, m in self.modules.items() if ids.count(id(m)) > 1}
         self.has_stub = any(isinstance(module, QUANT) for module in self.modules.values())
-        self.record(model, *inputs)
+        self.record(copy.deepcopy(model), *copy.deepcopy(inputs))
         self.users, self.by_module = defaultdict(list), defaultdict(list)
         for call in self.calls:
             self.by_module[call.module].append(call)
@@ -375,18 +319,16 @@ class Run:
                 self.users[value].append(call)
 
     def record(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Run ``model``, which is good for nothing else afterwards."""
-        recorder = Recorder(everything_inside=not self.has_stub)
-        self.calls, self.given, self.results = recorder.calls, recorder.given, recorder.left
+        """Run a copy of the model."""
+        recorder = Recorder(self.units, everything_inside=not self.has_stub)
+        self.calls, self.given = recorder.calls, recorder.given
         self.failure, self.failed_in, self.returns, self.returns_int8 = None, "", set(), False
-        for name, module in self.modules.items():
-            recorder.watch(name, module, name in self.units)
         for tensor in [*model.parameters(), *model.buffers()]:
             recorder.mark(tensor)
         for tensor in tensors((args, kwargs)):
             recorder.mark(tensor, None if self.has_stub else recorder.quantized(tensor))
         try:
-            with recorder:
+            with watching(model, recorder.around), recorder:
                 output = model(*args, **kwargs)
         except Exception as error:  # whatever the user's code raises is a finding
             self.failure, self.failed_in = error, recorder.names[-1]
@@ -395,7 +337,6 @@ class Run:
         returned = tensors([output, *(getattr(leaf, "__dict__", None) for leaf in others)])
         self.returns = {getattr(tensor, "_number", 0) for tensor in returned}
         self.returns_int8 = any(shadow(tensor).is_quantized for tensor in returned)
-        self.results = self.results or returned
 
     def only_user(self, call: Call) -> Call | None:
         """The one call that uses what this call has computed, if there is exactly one."""
@@ -434,10 +375,8 @@ class Run:
 
     def positions(self) -> dict[int, str]:
         """Where a call stands, by ``id``: "before", "between" or "behind" the layers."""
-        outer = QUANT + DEQUANT + FUNCTIONAL
-        layers = {
-            id(c) for c in self.calls if c.unit and not isinstance(self.modules[c.module], outer)
-        }
+        units, outer = [c for c in self.calls if c.unit], QUANT + DEQUANT + FUNCTIONAL
+        layers = {id(c) for c in units if not isinstance(self.modules[c.module], outer)}
         computed, needed, follows, positions = set(), set(), set(), {}
         for call in self.calls:
             follows |= {id(call)} if computed.intersection(call.inputs) else set()
@@ -450,17 +389,28 @@ class Run:
         return positions
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """No gradients, no warnings, the random generators afterwards as they were before."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([]), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+def is_of_torch_ao(module: nn.Module) -> bool:
+    """Whether PyTorch's quantization has made the class: fused, observed or int8."""
+    return type(module).__module__.startswith("torch.ao.nn.")
+
+
+def stage_of(model: nn.Module) -> str:
+    """How far the model has come: float, prepared, prepared for QAT, or converted."""
+    modules = list(model.modules())
+    if any(map(checks.is_int8, modules)):
+        return "converted"
+    if any(isinstance(m, tq.FakeQuantizeBase) or hasattr(m, "weight_fake_quant") for m in modules):
+        return "prepared for QAT"
+    return "prepared" if any(map(checks.is_observer, modules)) else "float"
+
+
+def without_observers(model: nn.Module) -> nn.Module:
+    """The model, changed in place: what ``prepare`` has put in is taken out again."""
+    for module in model.modules():
+        _remove_activation_post_process(module)
+        if isinstance(module, nnq.FloatFunctional):
+            module.activation_post_process = nn.Identity()
+    return model
 
 
 def engine_qconfig(engine: str = "") -> tq.QConfig:
@@ -469,14 +419,83 @@ def engine_qconfig(engine: str = "") -> tq.QConfig:
     return tq.get_default_qconfig("x86" if engine == "none" else engine)
 
 
+def without_histogram(qconfig: tq.QConfig) -> tq.QConfig:
+    """The same with a plain range: histograms take most of the time, and are not what is tried."""
+    observer = qconfig.activation()
+    if type(observer) is not tq.HistogramObserver:
+        return qconfig
+    same = {key: getattr(observer, key) for key in ("dtype", "qscheme", "quant_min", "quant_max")}
+    return tq.QConfig(tq.MinMaxObserver.with_args(**same), qconfig.weight)
+
+
+class InFloat(nn.Module):
+    """A module in float between int8 neighbours, put in before ``prepare``.
+
+    The first tensor of its result becomes int8 again, any others stay float. The methods of a
+    ``FloatFunctional`` can be called as before. In a float model it changes nothing.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.dequant, self.quant = module, tq.DeQuantStub(), tq.QuantStub()
+        module.qconfig = None
+
+    def __getattr__(self, name: str):
+        if name in METHODS:
+            return partial(self._run, getattr(self.module, name))
+        return super().__getattr__(name)
+
+    def forward(self, *args, **options):
+        """What the module gives."""
+        return self._run(self.module, *args, **options)
+
+    def _run(self, function, *args, **options):
+        args, options = tree_map(partial(_through, self.dequant), (args, options))
+        leaves, structure = tree_flatten(function(*args, **options))
+        first = next(number for number, leaf in enumerate(leaves) if is_real(leaf))
+        leaves[first] = self.quant(leaves[first])
+        return tree_unflatten(leaves, structure)
+
+
+def _through(dequant: nn.Module, leaf):
+    return dequant(leaf) if is_real(leaf) or is_quantized(leaf) else leaf
+
+
+class Alone(nn.Module):
+    """One module as a model of its own: stubs where its inputs are int8, and behind it.
+
+    Args:
+        unit: the module, in float.
+        given: of a call, as in ``Run.given``.
+        qconfig: for all that has none of its own.
+    """
+
+    def __init__(self, unit: nn.Module, given: tuple, qconfig: tq.QConfig) -> None:
+        super().__init__()
+        (inputs, self.method), self.unit, self.qconfig = given, unit, without_histogram(qconfig)
+        leaves, self.structure = tree_flatten(inputs)
+        int8 = [is_quantized(leaf) for leaf in leaves]
+        self.int8 = int8 if any(int8) else [is_real(leaf) for leaf in leaves]
+        self.stubs = nn.ModuleList(tq.QuantStub() for _ in leaves)
+        self.dequant = tq.DeQuantStub()
+
+    def forward(self, *leaves):
+        """What the module gives, given the leaves of its arguments in float."""
+        stubs = zip(self.stubs, leaves, self.int8, strict=True)
+        leaves = [stub(leaf) if int8 else leaf for stub, leaf, int8 in stubs]
+        args, kwargs = tree_unflatten(leaves, self.structure)
+        run = self.unit if self.method == "forward" else getattr(self.unit, self.method)
+        return tree_map(partial(_through, self.dequant), run(*args, **kwargs))
+
+
 @dataclass
 class Trial:
-    """What eager int8 made of a module or a model.
+    """What eager int8 made of a model.
 
     Attributes:
         step: what was done last: "fix", "prepare", "calibration", "convert", "storing" or "int8".
-        error, module: what was said against it there, and the module in which the run stopped.
-        called: names of the modules that ran in int8.
+        error: what was said against it there; "" if nothing.
+        called: names of the modules as they ran in that step.
         in_float: decibels of what ``prepare`` puts in its place, against the original.
         decibels: of int8 against float; NaN if nothing could be compared.
         wrong: by layer, the share of results more than one step beside exact arithmetic.
@@ -485,10 +504,9 @@ class Trial:
 
     step: str = "fix"
     error: str = ""
-    module: str = ""
-    called: list[str] = field(default_factory=list)
-    in_float: float = float("inf")
-    decibels: float = float("nan")
+    called: list[str] = field(default_factory=lambda: [""])
+    in_float: float = INFINITE
+    decibels: float = NAN
     wrong: dict[str, float] = field(default_factory=dict)
     dead: bool = False
 
@@ -504,116 +522,30 @@ class Trial:
         return "low" if self.decibels < GOOD and not self.dead else ""
 
 
-def duplicate(model: nn.Module) -> nn.Module:
-    """A copy on which fixes can be run. Copies of a parametrized module share a class of their own,
-    and ``remove_parametrizations`` on one of them would break the others."""
-    copied = copy.deepcopy(model)
-    for module in copied.modules():
-        if parametrize.is_parametrized(module):
-            kind = type(module)
-            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-            module.__class__ = type(kind.__name__, kind.__bases__, own)
-    return copied
-
-
-class Alone(nn.Module):
-    """One module as a model; ``method`` for a ``FloatFunctional``."""
-
-    def __init__(self, unit: nn.Module, method: str) -> None:
-        super().__init__()
-        self.unit, self.method = duplicate(unit), method
-
-    def forward(self, *args, **kwargs):
-        """What the module gives."""
-        return (getattr(self.unit, self.method) if self.method else self.unit)(*args, **kwargs)
-
-
-def try_alone(module: nn.Module, given: tuple, qconfig: tq.QConfig, fix: str = "") -> Trial:
-    """Take one module through prepare, calibration, convert and int8.
-
-    Args:
-        module: in float; it is copied.
-        given: arguments of a call, int8 where they would be, and the method called (``Run.given``).
-        qconfig: for all that has none of its own.
-        fix: code that is run first; ``model.unit`` is the module.
-    """
-    inputs, method = given
-    trial, model = Trial(), Alone(module, method)
-    floats = tree_map(dequantized, inputs)
-    try:
-        args, kwargs = copy.deepcopy(floats)
-        want = model(*args, **kwargs)
-        trial.dead = (
-            max((float(t.abs().max()) for t in tensors(want) if t.numel()), default=1) < DEAD
-        )
-        model.qconfig = without_histogram(qconfig)
-        exec(fix, {"model": model, "nn": nn, "torch": torch})
-        trial.step = "prepare"
-        tq.prepare(model, inplace=True)
-        trial.step = "calibration"
-        args, kwargs = copy.deepcopy(floats)
-        trial.in_float = decibels(want, model(*args, **kwargs), other_shape=float("-inf"))
-        trial.step = "convert"
-        qconfig = model.qconfig
-        tq.convert(model, inplace=True)
-        trial.step = "storing"
-        model.state_dict()
-        trial.step = "int8"
-        all_float = not any(map(is_quantized, tensors(inputs)))  # not where masks are, among others
-        args, kwargs = tree_map(
-            lambda x: quantized_by(qconfig, x) if is_quantized(x) or all_float else x, inputs
-        )
-        trial.decibels = decibels(want, model(*args, **kwargs))
-        trial.wrong = checks.inexact_layers(model, *args, **kwargs)
-    except Exception as error:  # whatever is raised is the result
-        trial.error = first_sentence(error)
-    return trial
-
-
-def quantized_by(qconfig: tq.QConfig, leaf):
-    """A float tensor as a ``QuantStub`` with this qconfig would give it; anything else as it is."""
-    leaf = dequantized(leaf)
-    if not is_real(leaf):
-        return leaf
-    observer = qconfig.activation()
-    observer(leaf)
-    scale, zero_point = observer.calculate_qparams()
-    return torch.quantize_per_tensor(leaf, float(scale), int(zero_point), observer.dtype)
-
-
-def without_histogram(qconfig: tq.QConfig) -> tq.QConfig:
-    """The same without histograms, which take most of the time and are not what is tried here."""
-    observer = qconfig.activation()
-    if type(observer) is not tq.HistogramObserver:
-        return qconfig
-    keys = ("dtype", "qscheme", "quant_min", "quant_max")
-    same = {key: getattr(observer, key) for key in keys}
-    return tq.QConfig(tq.MinMaxObserver.with_args(**same), qconfig.weight)
-
-
-def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor] = (), fix: str = "") -> Trial:
-    """Take a model from where it is to int8, and run it.
+def attempt(model: nn.Module, inputs: tuple[tuple, dict], fix: str = "") -> Trial:
+    """Take a model from where it is to int8, and run it there.
 
     Args:
         model: of any stage; it is copied.
         inputs: positional and keyword arguments, for calibration too.
-        want: what should leave int8 (``Run.results``); if empty, what leaves the prepared model.
-        fix: code that is run first, on the copy.
+        fix: code about ``model`` that is run first, on the copy.
     """
-    trial, model = Trial(), duplicate(model)
+    trial, model, want = Trial(), duplicate(model), []
     try:
-        exec(fix, {"model": model, "nn": nn, "torch": torch})
-        stage = stage_of(model)
-        if stage == "float":
+        if stage_of(model) == "float":
+            want = leaving(model, inputs, trial)
+            values = [float(t.abs().max()) for t in want if t.numel()]
+            trial.dead = max(values, default=1.0) < DEAD
+            exec(fix, {"model": model, "nn": nn, "torch": torch})
             trial.step = "prepare"
             if not any(getattr(module, "qconfig", None) for module in model.modules()):
                 model.qconfig = engine_qconfig()
             tq.prepare(model, inplace=True)
-        if stage != "converted":
+        if stage_of(model) != "converted":
             trial.step = "calibration"
-            calibrated = leaving(model, inputs, trial)
-            want = want or calibrated
-            trial.step = "convert"
+            prepared = leaving(model, inputs, trial)
+            trial.in_float = decibels(want, prepared, -INFINITE) if want else INFINITE
+            want, trial.step = want or prepared, "convert"
             tq.convert(model, inplace=True)
         trial.step = "storing"
         model.state_dict()
@@ -621,33 +553,41 @@ def try_whole(model: nn.Module, inputs: tuple, want: list[Tensor] = (), fix: str
         trial.decibels = decibels(want, leaving(model, inputs, trial))
         args, kwargs = copy.deepcopy(inputs)
         trial.wrong = checks.inexact_layers(model, *args, **kwargs)
-    except Exception as error:
+    except Exception as error:  # whatever is raised is the result
         trial.error = first_sentence(error)
     return trial
 
 
 def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
-    """Run a model: the tensors that leave int8, as in ``Run.results``; the trial's module names."""
-    left, running, handles, units = [], [""], [], [" "]
+    """Run a model: the tensors that leave int8 through a stub; without one, those returned."""
+    left, inside = [], [" "]
+    inside += [f"{name}." for name, module in model.named_modules() if is_of_torch_ao(module)]
+    trial.called = [""]
 
-    def before(name):
-        running.append(name)
+    def around(name, module, run, *args, **kwargs):
         trial.called.append(name)
-        trial.module = name
+        result = run(*args, **kwargs)
+        if isinstance(module, DEQUANT) and not name.startswith(tuple(inside)):
+            left.extend(tensors(result))  # an attention dequantizes inside, too
+        return result
 
-    def after(module, _, output):
-        inside = running.pop().startswith(tuple(units))
-        trial.module = running[-1]
-        left.extend(tensors(output) if isinstance(module, DEQUANT) and not inside else [])
-
-    for name, module in model.named_modules():
-        if type(module).__module__.startswith("torch.ao.nn."):
-            units.append(f"{name}.")  # an attention dequantizes inside
-        if not isinstance(module, torch.jit.ScriptModule):
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
-            handles.append(module.register_forward_hook(after))
     args, kwargs = copy.deepcopy(inputs)
-    output = model(*args, **kwargs)
-    for handle in handles:
-        handle.remove()
+    with torch.random.fork_rng([]), watching(model, around):
+        torch.manual_seed(0)
+        output = model(*args, **kwargs)
     return left or tensors(output)
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """A copy on which fixes can be run.
+
+    Copies of a parametrized module share a class of their own, and ``remove_parametrizations`` on
+    one of them would break the others.
+    """
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if parametrize.is_parametrized(module):
+            kind = type(module)
+            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+            module.__class__ = type(kind.__name__, kind.__bases__, own)
+    return copied
