@@ -152,7 +152,7 @@ def table() -> str:
     inputs = [detector.preprocess(val[index].image)[0] for index in range(0, len(val), 30)]
     truth, arms = measure.ground_truth(val), variants(inputs[0], 1)
     exact = detector.predict(arms[REFERENCE], val)
-    head = f"variant | AP easy / medium / hard | hard − float | SQNR | KB | 1 thread | {threads}"
+    head = f"| AP easy / medium / hard | hard − float | SQNR | KB | 1 thread | {threads} threads"
     lines = [f"| {head} |", "| --- | :-: | :-: | --: | --: | --: | --: |"]
     for name, arm in arms.items():
         if not isinstance(arm, Arm):
