@@ -79,8 +79,9 @@ def test_int8_goes_from_eager_mode_to_onnx_with_the_integers_it_has(tiny, tmp_pa
     model = runtimes.onnx_runtime(tmp_path / "int8.onnx")
     for size in (SIZE, OTHER):
         [picture] = pictures(5, 1, size)
-        for head, exact, found in zip(int8.heads[::2], run(int8, picture), run(model, picture)):
-            assert (exact - found).abs().max() <= 4 * head.scale, "some rounds to the other side"
+        step = max(head.scale for head in int8.heads)
+        for exact, found in zip(run(int8, picture), run(model, picture), strict=True):
+            assert (exact - found).abs().max() <= 4 * step, "some rounds to the other side"
     assert runtimes.optimised_operators(tmp_path / "int8.onnx")["QLinearConv"] == 8
 
 
@@ -163,7 +164,7 @@ def test_nothing_reaches_stderr_while_it_is_quiet(capfd):
     with runtimes.quiet_stderr():
         print("python", file=sys.stderr)
         subprocess.run([sys.executable, "-c", "import os; os.write(2, b'descriptor')"], check=True)
-    with pytest.raises(ZeroDivisionError), runtimes.quiet_stderr():
-        1 / 0
+    with pytest.raises(ValueError), runtimes.quiet_stderr():
+        raise ValueError("stderr comes back all the same")
     print("afterwards", file=sys.stderr)
     assert capfd.readouterr().err == "afterwards\n"

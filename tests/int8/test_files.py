@@ -161,7 +161,7 @@ def test_damage_is_noticed_or_changes_nothing(small, path):
     save_int8(small, path)
     good, chance = path.read_bytes(), random.Random(0)
     expected = files.read_int8(path)
-    for place in range(len(good)):
+    for place in (*range(0, 200), *range(200, len(good), 5)):
         path.write_bytes(
             good[:place] + bytes([good[place] ^ chance.randrange(1, 256)]) + good[place + 1 :]
         )

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
+from torchao.quantization.pt2e import qat_utils
 from torchao.quantization.pt2e.quantizer.arm_inductor_quantizer import ArmInductorQuantizer
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
@@ -39,16 +41,16 @@ def norms_learn(graph):
     return {node.args[5] for node in graph.graph.nodes if "batch_norm" in str(node.target)}
 
 
-def test_a_float_model_is_quantized_and_left_as_it_was(float_model):
-    before = copy.deepcopy(float_model.state_dict())
-    graph = pt2e.quantize_pt2e(float_model, pictures())
-    assert all(torch.equal(value, before[key]) for key, value in float_model.state_dict().items())
+def test_a_float_model_is_quantized_and_left_as_it_was(stage):
+    before = copy.deepcopy(stage.state_dict())
+    graph = pt2e.quantize_pt2e(stage, pictures())
+    assert all(torch.equal(value, before[key]) for key, value in stage.state_dict().items())
     names = operators(graph)
-    assert sum("dequantize_per_channel" in name for name in names) == 50
+    assert sum("dequantize_per_channel" in name for name in names) == 3
     assert not [name for name in names if "batch_norm" in name]
     for picture in pictures(2, 1) + pictures(2, 1, (128, 96)):
-        pairs = zip(run(float_model, picture), run(graph, picture), strict=True)
-        assert all(10 < sqnr(exact, found) < 80 for exact, found in pairs)
+        with torch.inference_mode():
+            assert 15 < sqnr(stage(picture), graph(picture)) < 80
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     assert set(graph.state_dict()) == used, "no float weights beside the integers"
     assert not graph.train().eval().training, "the modes that torchao forbids do nothing"
@@ -90,8 +92,20 @@ def test_what_cannot_be_quantized_is_refused(stage):
         pt2e.prepare_qat(stage)
 
 
-# Takes long for any network, however small: torchao traces all its patterns first.
-def test_qat_learns_also_after_an_evaluation_and_converts(stage):
+def only_conv2d(monkeypatch):
+    """torchao first traces every pattern that it knows, for 20 seconds: here those of conv2d."""
+
+    def restricted(whole):
+        return lambda graph, conv, *args, **options: (
+            whole(graph, conv, *args, **options) if conv is F.conv2d else graph
+        )
+
+    for name in ("_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper"):
+        monkeypatch.setattr(qat_utils, name, restricted(getattr(qat_utils, name)))
+
+
+def test_qat_learns_also_after_an_evaluation_and_converts(monkeypatch, stage):
+    only_conv2d(monkeypatch)
     graph = pt2e.prepare_qat(copy.deepcopy(stage[:1]).train())
     assert norms_learn(graph) == {True}
     with evaluating(graph):
@@ -124,35 +138,33 @@ def test_where_products_saturate_activations_get_seven_bits(
     assert type(pt2e.inductor_quantizer(is_qat)) is ArmInductorQuantizer
 
 
-def test_a_graph_is_kept_small_and_read_in_a_fresh_process(graph, tmp_path):
-    path, picture = tmp_path / "stage.pt2", pictures(0, 1, (96, 64))[0]
-    pt2e.save_graph(graph, path)
-    content = path.read_bytes()
+def test_a_graph_is_kept_small_and_read(graph, tmp_path):
+    pt2e.save_graph(graph, tmp_path / "stage.pt2")
+    content = (tmp_path / "stage.pt2").read_bytes()
     assert b"site-packages" not in content and b".py" not in content, "paths of this machine"
-    torch.save((picture, graph(picture)), tmp_path / "pair.pt")
-    program = (
-        "import torch; from blaze_utils.int8 import pt2e\n"
-        "x, wanted = torch.load('pair.pt')\n"
-        "graph = pt2e.load_graph('stage.pt2')\n"
-        "print(torch.equal(graph(x), wanted), graph.eval().training)"
-    )
-    environment = {"PYTHONPATH": str(tmp_path.cwd())}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert done.stdout == "True False\n", done.stderr
+    loaded = pt2e.load_graph(tmp_path / "stage.pt2")
+    for picture in pictures(0, 1) + pictures(0, 1, (96, 64)):
+        assert same(run(loaded, picture), run(graph, picture)) and not loaded.eval().training
+
+
+class Pair(nn.Sequential):
+    """Gives two outputs, as detectors give several."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x, x + 1
 
 
 @pytest.mark.skipif(pt2e.lowering_obstacle() is not None, reason=str(pt2e.lowering_obstacle()))
-def test_a_package_runs_without_us_as_it_runs_here(stage, graph, tmp_path):
-    path = tmp_path / "stage.pt2"
-    pt2e.package(graph, path)
-    model = runtimes.packaged(path)
+def test_a_package_runs_without_us_as_it_runs_here(stage, tmp_path):
+    graph = pt2e.quantize_pt2e(Pair(*stage[0]).eval(), pictures())
+    pt2e.package(graph, tmp_path / "stage.pt2")
+    model = runtimes.packaged(tmp_path / "stage.pt2")
     for picture in pictures(0, 1) + pictures(0, 1, (96, 128)):
-        assert sqnr(graph(picture), run(model, picture)[0]) > 25, "int8 rounds where float does not"
-    torch.save((picture, run(model, picture)[0]), tmp_path / "pair.pt")
-    program = """
+        for exact, found in zip(run(graph, picture), run(model, picture), strict=True):
+            assert sqnr(exact, found) > 25, "a value on the border may round to the other side"
+    torch.save((picture, run(model, picture)), tmp_path / "pair.pt")
+    program = f"""
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -160,15 +172,15 @@ class Blocked:
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
 import torch
+torch.set_num_threads({torch.get_num_threads()})
 x, wanted = torch.load("pair.pt")
-with torch.no_grad():
-    [found] = [torch._inductor.aoti_load_package("stage.pt2")(x)]
-print(torch.equal(found, wanted))
+with torch.inference_mode():
+    found = torch._inductor.aoti_load_package("stage.pt2")(x)
+print([torch.equal(a, b) for a, b in zip(found, wanted, strict=True)])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout == "True\n", done.stderr
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "[True, True]\n", done.stderr
 
 
 def test_what_is_in_the_way_of_lowering_is_named(monkeypatch, stage, tmp_path):
