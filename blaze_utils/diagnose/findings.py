@@ -383,7 +383,7 @@ def _holders(wrong, what: str):
 
 def _has_qconfig(model: nn.Module) -> None:
     qconfigs = [module.qconfig for module in model.modules() if hasattr(module, "qconfig")]
-    if qconfigs and not any(qconfigs):
+    if hasattr(model, "qconfig") and not any(qconfigs):
         checks.assert_prepared(model)
 
 
@@ -468,7 +468,8 @@ class Examination:
     def failed(self) -> Finding:
         """The model itself does not run: why, and whether it runs with other arguments."""
         (args, _), error = self.inputs, self.run.failure
-        by_name = dict(zip(inspect.signature(self.plain.forward).parameters, args, strict=False))
+        names = inspect.signature(self.plain.forward).parameters
+        by_name = dict(zip(names, args, strict=False)) if len(args) <= len(names) else {}
         keys = ", ".join(f'"{name}": ...' for name in by_name)
         listed = args[0] if args and isinstance(args[0], list) else ()
         fix = "model.eval()(*example_inputs)  # must run before it can be quantized"

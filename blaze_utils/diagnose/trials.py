@@ -249,6 +249,7 @@ class Recorder(TorchFunctionMode):
 
     def unit(self, module: nn.Module, run, args: tuple, kwargs: dict):
         """A unit runs."""
+        self.depth += 1  # what PyTorch does inside, and what is done here, is not written down
         for tensor in tensors(args[:3]):
             if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
                 self.mark(tensor, self.quantized(tensor))
@@ -256,7 +257,6 @@ class Recorder(TorchFunctionMode):
         given = tensors((args, kwargs))
         call = self.call(type(module).__name__, given, unit=True)
         call.error = self.input_error(module, call, args)
-        self.depth += 1
         int8 = result = run(*args, **kwargs)
         if isinstance(module, QUANT + DEQUANT):  # which return the very tensor in float
             int8 = result = tree_map(lambda x: x.view_as(x) if torch.is_tensor(x) else x, result)
@@ -265,8 +265,8 @@ class Recorder(TorchFunctionMode):
             last = any(part in type(module).__name__ for part in ("Conv", "BatchNorm"))
             last = last or any(map(is_channels_last, map(shadow, given)))
             int8 = tree_map(partial(self.quantized, channels_last=last), result)
-        self.depth -= 1
         self.finish(call, result, int8)
+        self.depth -= 1
         return result
 
     def input_error(self, module: nn.Module, call: Call, args: tuple) -> str:
@@ -286,7 +286,7 @@ class Run:
 
     Attributes:
         modules, units: by dotted name, without the inside of units; the names of the units.
-        qconfigs: the qconfig of each module, its own or inherited.
+        qconfigs: the qconfig of each module, its own or inherited; "" if none was ever set.
         stays_float: names without a qconfig where others have one: convert leaves them.
         calls, by_module, users: what ran; by module; by the number of an input.
         given: by name, the arguments of a module's first call, as shadows, and the method called.
@@ -295,10 +295,9 @@ class Run:
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
-        self.qconfigs: dict[str, tq.QConfig | None] = {}
-        every = list(model.named_modules(remove_duplicate=False))
+        self.qconfigs, every = {}, list(model.named_modules(remove_duplicate=False))
         for name, module in every:
-            inherited = self.qconfigs.get(name.rpartition(".")[0]) if name else None
+            inherited = self.qconfigs[name.rpartition(".")[0]] if name else ""
             self.qconfigs[name] = getattr(module, "qconfig", inherited)
         without = {name for name, qconfig in self.qconfigs.items() if qconfig is None}
         self.stays_float = without if len(without) < len(self.qconfigs) else set()
@@ -533,24 +532,25 @@ def attempt(model: nn.Module, inputs: tuple[tuple, dict], fix: str = "") -> Tria
     trial, model, want = Trial(), duplicate(model), []
     try:
         if stage_of(model) == "float":
-            want = leaving(model, inputs, trial)
+            want, before = leaving(model, inputs, trial)
             values = [float(t.abs().max()) for t in want if t.numel()]
             trial.dead = max(values, default=1.0) < DEAD
             exec(fix, {"model": model, "nn": nn, "torch": torch})
+            want = leaving(model, inputs, trial)[0] if fix else want
             trial.step = "prepare"
             if not any(getattr(module, "qconfig", None) for module in model.modules()):
                 model.qconfig = engine_qconfig()
             tq.prepare(model, inplace=True)
         if stage_of(model) != "converted":
             trial.step = "calibration"
-            prepared = leaving(model, inputs, trial)
-            trial.in_float = decibels(want, prepared, -INFINITE) if want else INFINITE
+            prepared, returned = leaving(model, inputs, trial)
+            trial.in_float = decibels(before, returned, -INFINITE) if want else INFINITE
             want, trial.step = want or prepared, "convert"
             tq.convert(model, inplace=True)
         trial.step = "storing"
         model.state_dict()
         trial.step = "int8"
-        trial.decibels = decibels(want, leaving(model, inputs, trial))
+        trial.decibels = decibels(want, leaving(model, inputs, trial)[0])
         args, kwargs = copy.deepcopy(inputs)
         trial.wrong = checks.inexact_layers(model, *args, **kwargs)
     except Exception as error:  # whatever is raised is the result
@@ -558,8 +558,8 @@ def attempt(model: nn.Module, inputs: tuple[tuple, dict], fix: str = "") -> Tria
     return trial
 
 
-def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
-    """Run a model: the tensors that leave int8 through a stub; without one, those returned."""
+def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> tuple[list[Tensor], list[Tensor]]:
+    """Run a model: the tensors that leave int8 through a stub (or all), and those returned."""
     left, inside = [], [" "]
     inside += [f"{name}." for name, module in model.named_modules() if is_of_torch_ao(module)]
     trial.called = [""]
@@ -575,7 +575,7 @@ def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> list[Tensor]:
     with torch.random.fork_rng([]), watching(model, around):
         torch.manual_seed(0)
         output = model(*args, **kwargs)
-    return left or tensors(output)
+    return left or tensors(output), tensors(output)
 
 
 def duplicate(model: nn.Module) -> nn.Module:

@@ -1,7 +1,11 @@
 """diagnose: one table of cases, what it must leave alone, the stages, the table that is shown."""
 
 import copy
+import os
+import platform
 import random
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -12,9 +16,10 @@ import torchvision
 import torchvision.models as zoo
 from torch import nn
 from torch.ao.nn.quantized import FloatFunctional
-from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper
+from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper, quantize_fx
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, rnn
+from torchao import quantization as torchao_quantization
 
 from blaze_utils.detector import Blaze, QuantizableBlaze
 from blaze_utils.diagnose import CODES, InFloat, diagnose
@@ -264,3 +269,284 @@ def test_case(name, engine):
         assert decibels(model, x, fixes) > 25, fixes
     if not found:
         assert findings.decibels > 20 and decibels(model, x) > 20
+
+
+def test_sums_that_saturate_are_tried_where_there_is_no_vnni(tmp_path):
+    script = tmp_path / "tanh.py"
+    script.write_text(WITHOUT_VNNI)
+    run = [sys.executable, "-W", "ignore", str(script)]
+    out = subprocess.run(run, env=os.environ | AVX2, capture_output=True, text=True, check=True)
+    if "x86" in ENGINES and "x86" in platform.machine():
+        assert out.stdout.split() == ["WRONG_KERNEL", "3", "True", "WRONG_QCONFIG", "1"], out.stdout
+
+
+AVX2 = {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+WITHOUT_VNNI = """
+import torch
+import torch.ao.quantization as tq
+from torch import nn
+from blaze_utils.diagnose import diagnose
+
+torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+torch.manual_seed(0)
+layers = nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Conv2d(16, 8, 3)
+model = nn.Sequential(tq.QuantStub(), *layers, tq.DeQuantStub()).eval()
+x = 3 * torch.randn(1, 3, 20, 20)
+for found in diagnose(model, x)[:1]:
+    exec(found.fix, {"model": model, "nn": nn})
+    print(found.code, found.module, diagnose(model, x) == [])
+model.qconfig = tq.get_default_qconfig("qnnpack")
+for found in diagnose(model, x)[:1]:
+    print(found.code, found.module)
+"""
+
+
+def exported(model):
+    return torch.export.export(model, (X,)).module()
+
+
+def with_fx(model):
+    mapping = tq.get_default_qconfig_mapping("x86")
+    return quantize_fx.prepare_fx(model, mapping, (X,))
+
+
+def by_torchao(model):
+    torchao_quantization.quantize_(model, torchao_quantization.Int8WeightOnlyConfig())
+    return model
+
+
+SCOPES = {
+    "exported": exported,
+    "prepared by FX": with_fx,
+    "converted by FX": lambda model: quantize_fx.convert_fx(with_fx(model)),
+    "scripted": torch.jit.script,
+    "dynamic": lambda model: tq.quantize_dynamic(model, {nn.Linear}),
+    "torchao": by_torchao,
+}
+
+
+@pytest.mark.parametrize("way", SCOPES)
+def test_what_is_not_eager_and_static_is_refused_in_a_sentence(way):
+    model = SCOPES[way](nn.Sequential(conv(), nn.Linear(12, 12)).eval())
+    (found,) = diagnose(model, X)
+    assert found.code == "NOT_EAGER" and "only models of static quantization" in found.explanation
+
+
+def test_a_traced_float_model_is_judged():
+    traced = torch.fx.symbolic_trace(nn.Sequential(conv()).eval())
+    assert [f.code for f in diagnose(traced, X)] == ["NO_STUBS"]
+
+
+def test_arguments_by_name_and_lists():
+    model = Net(lambda m, *, pixels: m.dequant(m.a(m.quant(pixels))), a=conv())
+    model.forward = types.MethodType(lambda self, *, pixels: Net.forward(self, pixels=pixels), model)
+    assert diagnose(model, {"pixels": X}) == diagnose(model, (), {"pixels": X}) == []
+    two = Net(lambda m, a, b: m.dequant(m.a(m.quant(a))) + b, a=conv(3, 3))
+    assert "diagnose(model, tuple(example_inputs))" in diagnose(two, [X, X])[0].fix
+    assert diagnose(two, (X, X)) == []
+
+
+class Keyword(nn.Module):
+    def forward(self, *, pixels):
+        return pixels
+
+
+def test_a_model_that_does_not_run_is_a_finding_with_arguments_that_work():
+    (found, _) = diagnose(Keyword(), X)
+    assert found.code == "RUN_FAILED" and "TypeError" in found.explanation
+    found = diagnose(chain(conv()), (X, X))[0]
+    assert found.code == "RUN_FAILED" and "must run" in found.fix
+    with pytest.raises(TypeError, match="model: expected an nn.Module, got str"):
+        diagnose("blaze.pth", X)
+
+
+def test_models_that_cannot_be_copied():
+    with torch.enable_grad():
+        model = chain(nn.utils.weight_norm(conv()))
+    (found,) = diagnose(model, X)
+    assert (found.code, found.module) == ("NOT_COPYABLE", "1")
+    exec(found.fix, {"model": model, "nn": nn})
+    assert diagnose(model, X) == []
+    model.forward = lambda x: x
+    assert [f.code for f in diagnose(model, X)] == ["NOT_COPYABLE"]
+
+
+# Blaze and torchvision
+
+
+def test_blaze_at_every_stage():
+    findings = diagnose(Blaze().eval(), torch.rand(1, 3, 32, 32))
+    codes = [found.code for found in findings]
+    assert [codes.count(code) for code in ("NO_STUBS", "FUNCTIONAL_OP", "CAT_QUANTIZED")] == [1, 11, 1]
+    assert all("self.skip_add_relu.add_relu(a, b)" in f.fix for f in findings if "add" in f.fix)
+    assert "model.py:" in findings[1].explanation and findings[1].module == "conv2"
+    model, reference = QuantizableBlaze().eval(), QuantizableBlaze().eval()
+    (found,) = diagnose(model, torch.rand(1, 3, 32, 32))
+    assert found.code == "NOT_FUSED" and ("conv1.0", "conv1.1", "conv1.2") in found.chains
+    tq.fuse_modules(model, [list(names) for names in found.chains], inplace=True)
+    reference.fuse_model()
+    assert str(model) == str(reference)
+    findings = diagnose(model, torch.rand(1, 3, 32, 32))
+    assert findings == [] and findings.decibels > 20
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "shufflenet_v2_x0_5"])
+def test_torchvisions_quantizable_models_want_nothing_but_fusing(name):
+    model = getattr(zoo.quantization, name)(weights=None, quantize=False).eval()
+    image = torch.randn(1, 3, 64, 64)
+    assert {found.code for found in diagnose(model, image)} == {"NOT_FUSED"}
+    model.fuse_model()
+    assert diagnose(model, image) == []
+
+
+def test_a_detector_of_torchvision():
+    build = zoo.detection.ssdlite320_mobilenet_v3_large
+    model = build(weights=None, weights_backbone=None).eval()
+    findings = diagnose(model, ([torch.rand(3, 64, 64)],))
+    outside = [f for f in findings if "outside the quantized region" in f.explanation]
+    assert [f.module for f in outside] == ["transform", ""]
+    assert {"NO_STUBS", "CAT_QUANTIZED", "NOT_FUSED", "ACTIVATION_NOT_FUSABLE"} <= {
+        found.code for found in findings
+    }
+
+
+# Chains
+
+
+def test_chains_follow_the_flow_and_nothing_is_fused_that_somebody_else_uses():
+    def run(m, x):
+        return m.dequant(m.act(m.norm(m.a(m.quant(x)))))
+
+    def used_twice(m, x):
+        x = m.a(m.quant(x))
+        return m.dequant(m.norm(x)), m.dequant(x)
+
+    parts = {"act": nn.ReLU(), "norm": nn.BatchNorm2d(8), "a": conv()}
+    (found,) = diagnose(Net(run, **parts), X)
+    assert found.chains == (("a", "norm", "act"),)
+    assert diagnose(Net(used_twice, a=conv(), norm=nn.BatchNorm2d(8), spare=nn.ReLU()), X) == []
+    without = nn.BatchNorm2d(8, track_running_stats=False)
+    assert "NOT_FUSED" not in {f.code for f in diagnose(chain(conv(), without), X)}
+
+
+def test_relus_that_cannot_be_fused():
+    relu = nn.ReLU()
+    (found,) = diagnose(chain(conv(), relu, conv(8), relu), X)
+    assert (found.code, found.module) == ("SHARED_MODULE", "2")
+    (found,) = diagnose(between(F.relu), X)
+    assert found.code == "FUNCTIONAL_RELU" and "test_diagnose.py:" in found.explanation
+
+
+# Stages
+
+
+def prepared(model, qconfig=tq.default_qconfig):
+    model = copy.deepcopy(model)
+    model.qconfig = qconfig
+    return tq.prepare(model)
+
+
+def test_calibration_is_missed_before_and_after_convert():
+    ready = prepared(chain(conv(), conv(8)))
+    assert [f.code for f in diagnose(ready, X)] == ["NOT_CALIBRATED"]
+    assert [f.code for f in diagnose(tq.convert(ready), X)] == ["NOT_CALIBRATED"]
+    ready(X)
+    assert diagnose(ready, X) == diagnose(tq.convert(ready), X) == []
+    assert [f.code for f in diagnose(ready.train(), X)] == ["TRAINING_MODE"]
+    assert [f.code for f in diagnose(prepared(chain(conv()), None), X)] == ["NO_QCONFIG"]
+
+
+def test_a_layer_that_is_not_used_needs_no_calibration():
+    ready = prepared(Net(lambda m, x: m.dequant(m.a(m.quant(x))), a=conv(), b=conv()))
+    ready(X)
+    assert diagnose(ready, X) == diagnose(tq.convert(ready), X) == []
+
+
+def test_a_converted_model_that_is_wrong_or_stops():
+    for engine in ENGINES:
+        torch.backends.quantized.engine = engine
+        ready = prepared(chain(conv(), nn.ReLU6(), conv(8)))
+        ready(X)
+        codes = [f.code for f in diagnose(tq.convert(ready), X)]
+        assert codes == (["WRONG_KERNEL"] if engine == "qnnpack" else [])
+    joined = Net(lambda m, x: m.dequant(torch.cat([m.quant(x), m.a(m.quant(x))])), a=conv(3, 3))
+    ready = prepared(joined)
+    ready(X)
+    assert [f.code for f in diagnose(tq.convert(ready), X)] == ["CAT_QUANTIZED"]
+    ready = prepared(between(torch.exp))
+    ready(X)
+    (found,) = diagnose(tq.convert(ready), X)
+    assert (found.code, found.module) == ("TRIAL_FAILED", "2") and "aten::exp" in found.explanation
+
+
+def test_quantization_aware_training():
+    model = chain(conv(), nn.ReLU()).train()
+    model.qconfig = tq.get_default_qat_qconfig(torch.backends.quantized.engine)
+    model = tq.prepare_qat(model)
+    assert [f.code for f in diagnose(model, X)] == ["NOT_CALIBRATED"]
+    model(X)
+    assert diagnose(model, X) == []
+    model.apply(tq.disable_fake_quant)
+    assert [f.code for f in diagnose(model, X)] == ["FAKE_QUANT_OFF"]
+
+
+# It only looks
+
+
+@pytest.mark.parametrize("stage", ["float", "prepared", "converted"])
+def test_it_changes_nothing(stage):
+    def noisy(model, x):
+        model.buffer.add_(1)
+        return model.dequant(model.a(model.quant(x.mul_(2) + torch.randn(1) + random.random())))
+
+    model = Net(noisy, a=parametrizations.spectral_norm(conv()) if stage == "float" else conv())
+    model.register_buffer("buffer", torch.zeros(1))
+    if stage != "float":
+        model = prepared(model)
+        model(X.clone())
+        model = tq.convert(model) if stage == "converted" else model
+    x, text = X.clone(), str(model)
+    state = {name: copy.deepcopy(value) for name, value in model.state_dict().items()}
+    generators = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    with torch.enable_grad():
+        diagnose(model, x)
+        assert torch.is_grad_enabled()
+    assert torch.equal(x, X) and str(model) == text and "forward" not in vars(model)
+    for name, value in model.state_dict().items():
+        assert str(value) == str(state[name]), name
+    assert torch.equal(generators[0], torch.get_rng_state()) and random.getstate() == generators[1]
+    assert np.array_equal(np.random.get_state()[1], generators[2])
+    model(X.clone())
+
+
+def test_a_module_in_float_passes_everything_on():
+    sum_ = InFloat(FloatFunctional())
+    assert torch.equal(sum_.add(X, X), X + X)
+    outputs, state = InFloat(nn.LSTM(16, 4))(WORDS, None)
+    assert outputs.shape == (2, 5, 4) and len(state) == 2
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sum_.nothing  # noqa: B018
+
+
+# What is shown
+
+
+def test_the_table():
+    model = chain(conv(), *[nn.SiLU() for _ in range(5)])
+    findings = diagnose(model, X)
+    text, page = repr(findings), findings._repr_html_()
+    assert text.startswith("Sequential, float: 5 findings\n---")
+    assert "2, 3, 4, ... (5 modules)" in text and text.count("UNSUPPORTED_MODULE") == 1
+    assert max(map(len, text.splitlines())) < 110
+    assert page.count("<tr>") == 1 and '<a href="03_quant_stubs.ipynb">' in page and "&quot;" in page
+    frame = findings.to_frame()
+    assert list(frame.notebook) == [CODES[code] for code in frame.code] and len(frame) == 5
+    empty = diagnose(chain(conv()), X)
+    assert repr(empty) == empty.title and "no findings; tried in int8: ≈ " in empty.title
+
+
+def test_the_engine_that_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.backends.quantized.__class__, "engine", "none")
+    findings = diagnose(chain(conv()), X)
+    assert [f.code for f in findings] == ["ENGINE_MISSING"]
+    assert any(engine in findings[0].fix for engine in ENGINES)
