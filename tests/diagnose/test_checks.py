@@ -1,21 +1,36 @@
-"""Every check fails on the mistake that it is for, names the module, and passes once it is mended."""
+"""Every check fails on its mistake, names the module, and passes once it is mended."""
+
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.ao.nn.quantized import FloatFunctional
-from torch.ao.quantization import (DeQuantStub, QConfig, QuantStub, QuantWrapper, convert,
-                                   disable_fake_quant, fuse_modules, fuse_modules_qat,
-                                   get_default_qat_qconfig, get_default_qconfig, prepare,
-                                   prepare_qat)
+from torch.ao.quantization import (
+    DeQuantStub,
+    QConfig,
+    QuantStub,
+    QuantWrapper,
+    convert,
+    disable_fake_quant,
+    fuse_modules,
+    fuse_modules_qat,
+    get_default_qat_qconfig,
+    get_default_qconfig,
+    prepare,
+    prepare_qat,
+)
 from torch.ao.quantization.observer import MinMaxObserver, default_weight_observer
 
+from blaze_utils.detector import QuantizableBlaze
 from blaze_utils.diagnose import checks
 from blaze_utils.diagnose.checks import CheckError
-from blaze_utils.detector.quantizable import QuantizableBlaze
-from blaze_utils.int8.eager import default_engine
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-              pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 X = torch.linspace(-2, 3, 3 * 8 * 8).reshape(1, 3, 8, 8)
 # 7 bits for activations, and per-tensor weights: every engine takes it.
 QCONFIG = QConfig(MinMaxObserver.with_args(quant_min=0, quant_max=127), default_weight_observer)
@@ -24,7 +39,10 @@ QCONFIG = QConfig(MinMaxObserver.with_args(quant_min=0, quant_max=127), default_
 @pytest.fixture(autouse=True)
 def engine(monkeypatch):
     # Every test begins with the engine of this machine, and leaves the engine that it found.
-    monkeypatch.setattr(torch.backends.quantized, "engine", default_engine())
+    engines = torch.backends.quantized.supported_engines
+    monkeypatch.setattr(
+        torch.backends.quantized, "engine", "x86" if "x86" in engines else "qnnpack"
+    )
 
 
 def small(*layers, qconfig=QCONFIG):
@@ -161,39 +179,66 @@ def test_a_signed_quantizer_is_read_as_such():
         checks.assert_input_covered(signed, X)
 
 
-@pytest.mark.parametrize("engine", ["x86", "fbgemm", "onednn", "qnnpack"])
-def test_eight_bits_without_vnni_are_found(engine):
-    full = prepared(qconfig=QConfig(MinMaxObserver, default_weight_observer))
-    checks.assert_no_saturation(full, engine, vnni=True)
-    checks.assert_no_saturation(prepared(), engine, vnni=False)
+EIGHT_BITS = QConfig(MinMaxObserver, default_weight_observer)
+ENGINES = [engine for engine in torch.backends.quantized.supported_engines if engine != "none"]
+
+
+def test_the_file_needs_nothing_but_torch():
+    command = "import sys, runpy; runpy.run_path(sys.argv[1]); print(*sys.modules)"
+    run = [sys.executable, "-W", "ignore", "-I", "-c", command, checks.__file__]
+    modules = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in modules and not [m for m in modules if m.startswith(("blaze", "pandas"))]
+
+
+def test_large_neighbouring_weights_can_saturate_without_vnni():
+    layer = nn.Conv2d(4, 4, 1)
+    nn.init.ones_(layer.weight)
+    x = torch.rand(1, 4, 8, 8)
+    eight = convert(prepared(layer, data=x, qconfig=EIGHT_BITS))
+    with pytest.raises(CheckError, match=r"^module\.0: wrong sums"):
+        checks.assert_no_saturation(eight, x, vnni=False)
+    checks.assert_no_saturation(eight, x / 2.1, vnni=False)
+    checks.assert_no_saturation(convert(prepared(layer, data=x)), x, vnni=False)
+    alternating = nn.Conv2d(4, 4, 1)
+    nn.init.ones_(alternating.weight)
+    alternating.weight.data[:, ::2] = -1  # neighbours of unlike sign do not add up
+    eight = convert(prepared(alternating, data=x, qconfig=EIGHT_BITS))
+    checks.assert_no_saturation(eight, x, vnni=False)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_right_kernels_are_right_and_wrong_ones_are_not(engine, monkeypatch):
+    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+    x = torch.randn(2, 8, 12, 12)
+    right = (
+        nn.Conv2d(8, 8, 3),
+        nn.Conv2d(8, 8, 3, groups=8, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ELU(),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Hardswish(),
+        nn.Linear(10, 5),
+        nn.LayerNorm(5),
+        nn.LeakyReLU(0.1),
+        nn.InstanceNorm2d(8),
+    )
+    shares = checks.inexact_layers(convert(prepared(*right, data=x)), x)
+    assert set(shares.values()) == {0.0} and len(shares) == len(right)
+    wrong = convert(prepared(nn.Conv2d(8, 8, 1), nn.ReLU6(inplace=True), data=3 * x))
+    assert (checks.inexact_layers(wrong, 3 * x)["module.1"] > 0.1) == (engine == "qnnpack")
     if engine == "qnnpack":
-        checks.assert_no_saturation(full, engine, vnni=False)
-    else:
-        with pytest.raises(CheckError, match="quant.activation_post_process.*8 bits"):
-            checks.assert_no_saturation(full, engine, vnni=False)
+        with pytest.raises(CheckError, match=r"^module\.1"):
+            checks.assert_no_saturation(wrong, 3 * x)
 
 
-@pytest.mark.parametrize("features, saturates", [
-    ({"architecture": "x86_64", "avx2": True}, True),
-    ({"architecture": "x86_64", "avx512_vnni": True}, False),
-    # PyTorch's and FBGEMM's kernels look for the AVX-512 form only.
-    ({"architecture": "x86_64", "avx_vnni": True, "avx512_vnni": False}, True),
-    ({"architecture": "aarch64"}, False),
-])
-def test_the_processor_is_asked(monkeypatch, features, saturates):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    monkeypatch.setattr(checks, "SATURATING_ENGINES", (default_engine(),))
-    full = prepared(qconfig=QConfig(MinMaxObserver, default_weight_observer))
-    if saturates:
-        with pytest.raises(CheckError, match="saturate"):
-            checks.assert_no_saturation(full)
-    else:
-        checks.assert_no_saturation(full)
-
-
-def test_a_model_that_is_not_prepared_has_nothing_to_saturate():
-    with pytest.raises(CheckError, match="no observers"):
-        checks.assert_no_saturation(convert(prepared()))
+def test_watching_leaves_no_trace():
+    model = Twice(shared=False)
+    names = []
+    with checks.watching(model, lambda name, module, run, *args: names.append(name) or run(*args)):
+        model(X)
+    assert names.count("add") == 1 and "" in names
+    assert "forward" not in vars(model) and "add" not in vars(model.add)
 
 
 class Twice(nn.Module):
