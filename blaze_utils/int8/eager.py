@@ -27,14 +27,10 @@ X86 = ("x86_64", "AMD64")  # ``platform.machine()`` on Intel and AMD: Linux and 
 def has_vnni(engine: str = "onednn") -> bool:
     """Whether an engine's kernels add int8 products in 32 bits on this machine (VNNI).
 
-    Without it, on x86, they add two products of an 8-bit activation and an 8-bit weight in 16 bits,
-    where the sum saturates (https://github.com/pytorch/pytorch/issues/44939). Activations of 7 bits
-    leave room for it.
-
-    Args:
-        engine: ``x86`` and ``fbgemm`` know AVX-512 VNNI only. ``onednn``, torch.compile, ONNX
-            Runtime and OpenVINO also take AVX-VNNI, which laptops have. The variables that keep
-            FBGEMM and oneDNN from their newest instructions count too.
+    Without it, on x86, they add two products of 8 bits in 16 bits, where the sum saturates, unless
+    activations have 7 bits (https://github.com/pytorch/pytorch/issues/44939). The engines ``x86``
+    and ``fbgemm`` know AVX-512 VNNI only; ``onednn``, torch.compile, ONNX Runtime and OpenVINO take
+    the AVX-VNNI of laptops too. Variables that limit FBGEMM's or oneDNN's instructions count.
     """
     flags = torch.cpu.get_capabilities()
     if engine in ("x86", "fbgemm"):
@@ -102,9 +98,7 @@ def quantizable_copy(model: nn.Module) -> nn.Module:
 
     A ``Blaze`` becomes a ``QuantizableBlaze`` with the same weights; a model that has
     ``fuse_model`` and a ``QuantStub`` already, as torchvision's quantizable ones, is copied.
-
-    Raises:
-        TypeError: any other model, or one that has been converted already.
+    TypeError for any other model, or one that has been converted.
     """
     if type(model) is Blaze:
         twin = QuantizableBlaze()
@@ -161,8 +155,7 @@ def calibrate(
             float32 [N, 3, H, W] that have been preprocessed already.
         long_side: larger images are reduced to it, see ``preprocess``; not for tensors.
 
-    Returns:
-        The number of images; ValueError if there are none.
+    Returns the number of images; ValueError if there are none.
     """
     count = 0
     with evaluating(prepared), torch.inference_mode():
@@ -191,8 +184,7 @@ def quantize_static(
             ``torch.backends.quantized.engine`` is set to it and stays so: the model needs it.
         qconfig: None takes ``default_qconfig(engine)``, with which no engine saturates.
 
-    Returns:
-        The int8 model, on the CPU, in evaluation mode.
+    Returns the int8 model, on the CPU, in evaluation mode.
 
     Raises:
         TypeError: the model cannot be quantized this way (see ``quantizable_copy``).
@@ -242,12 +234,9 @@ def fastest_engine(
 def weight_bits_qconfig(bits: int, *, per_channel: bool, engine: str | None = None) -> aoq.QConfig:
     """A QAT qconfig with symmetric weights of ``bits`` bits: integers from -(2**(bits-1) - 1) up.
 
-    Activations are fake-quantized as in ``default_qconfig(engine, is_qat=True)``. The weights are
-    stored as int8 all the same, since PyTorch has no convolution with fewer bits: what changes is
-    the number of different values that a weight can have.
-
-    Raises:
-        ValueError: ``bits`` below 2 or above 8, or the engine is not here.
+    Activations are fake-quantized as in ``default_qconfig(engine, is_qat=True)``. Weights are kept
+    as int8 all the same, since PyTorch has no convolution with fewer bits: what changes is the
+    number of values that a weight can have. ValueError unless 2 <= bits <= 8.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits: expected 2 to 8, got {bits}")
@@ -270,16 +259,13 @@ def simulate(
 ) -> nn.Module:
     """Post-training quantization in fake: float arithmetic, rounded as int8 would round.
 
-    The batch norms are folded, the ranges calibrated and frozen. What comes back can be switched
-    layer by layer (``torch.ao.quantization.disable_fake_quant``), and converted.
+    The batch norms are folded, the ranges calibrated and frozen. What comes back, on the CPU and in
+    evaluation mode, can be switched layer by layer (``disable_fake_quant``), and converted.
 
     Args:
         float_model, images: as for ``quantize_static``; same errors.
         qconfig: with fake quantization for activations and weights, as a QAT qconfig has. With
             observers only, nothing would be rounded: ValueError.
-
-    Returns:
-        A fake-quantized model on the CPU, in evaluation mode.
     """
     model = quantizable_copy(float_model)
     model.fuse_model(is_qat=False)
@@ -299,9 +285,8 @@ def sensitivity(simulated: nn.Module, measure: Callable[[nn.Module], float]) -> 
         simulated: a model from ``simulate``; at the end all of it rounds again.
         measure: gives the quality of a model, such as an SQNR or an AP.
 
-    Returns:
-        One row for each child module that rounds, in order, indexed by name: the measure with
-        ``alone`` (this child rounds, the rest is float) and ``left_float`` (all but this child).
+    Returns one row for each child module that rounds, in order, indexed by name: the measure with
+    ``alone`` (this child rounds, the rest is float) and ``left_float`` (all but this child).
     """
     rows = {}
     for name, child in simulated.named_children():

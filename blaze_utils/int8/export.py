@@ -35,11 +35,8 @@ def missing(*packages: str) -> str | None:
 def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write a float detector as ONNX, for inputs of any size in multiples of 16.
 
-    The input is called ``image`` (float32 [1, 3, H, W], the mean subtracted).
-
-    Args:
-        model: in evaluation mode.
-        outputs: names for what the model gives.
+    The input is called ``image`` (float32 [1, 3, H, W], the mean subtracted); ``outputs`` are names
+    for what the model gives, which is in evaluation mode.
     """
     options = {"input_names": ["image"], "output_names": list(outputs), "verbose": False}
     with warnings.catch_warnings():
@@ -55,11 +52,8 @@ def export_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUT
 def export_int8_onnx(model: nn.Module, path: str | Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write a converted eager int8 model as ONNX in QDQ format, with the integers that it has.
 
-    Only the older exporter, which traces, knows the operators of eager int8.
-
-    Args:
-        model: what ``quantize_static`` gave; it holds no operator of ``fuse_add``.
-        path, outputs: as for ``export_onnx``; the outputs' second dimension is left open.
+    Only the older exporter, which traces, knows the operators of eager int8 (that of ``fuse_add``
+    aside). Arguments as for ``export_onnx``; the outputs' second dimension is left open.
     """
     axes = {"image": {2: "height", 3: "width"}, **{name: {1: "priors"} for name in outputs}}
     options = {"input_names": ["image"], "output_names": list(outputs), "dynamic_axes": axes}
@@ -176,14 +170,10 @@ def export_pte(
 
 
 def trace_frozen(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
-    """Trace a detector, float or int8, and freeze its weights into the graph.
+    """Trace a detector, float or int8, in evaluation mode, and freeze its weights into the graph.
 
-    Args:
-        model: in evaluation mode.
-        example: float32 [1, 3, H, W]. Other sizes run as well.
-
-    Returns:
-        A module that ``torch.jit.save`` stores, and that loads without the model's Python code.
+    ``torch.jit.save`` stores what comes out, and it loads without the model's Python code. Of the
+    example, float32 [1, 3, H, W], the size does not matter: others run as well.
     """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")

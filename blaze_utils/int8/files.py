@@ -177,7 +177,7 @@ def _count(ledger: dict[str, int], owner: nn.Module, key: str, value: object) ->
         _count(ledger, owner, "bias", value[1])
     elif isinstance(value, Tensor) and key in kinds:
         ledger[kinds[key]] += value.numel() * value.element_size()
-        if value.is_quantized and _per_channel(value):
+        if value.is_quantized and value.qscheme() == torch.per_channel_affine:
             ledger[SCALES] += value.q_per_channel_scales().nbytes
             ledger[SCALES] += value.q_per_channel_zero_points().nbytes
 
@@ -199,7 +199,9 @@ def _int8_layers(model: nn.Module) -> dict[str, nn.Module]:
 def _problem(module: nn.Module) -> str | None:
     """Why the file cannot hold this module, its children aside; None if it can."""
     kind = f"{type(module).__module__}.{type(module).__name__}"
-    own = [*module._parameters, *module._buffers]
+    own = [
+        key for key, _ in (*module.named_parameters("", False), *module.named_buffers("", False))
+    ]
     if isinstance(module, BatchNorm):
         return "a batch norm is left; call fuse_model() before prepare()"
     if kind.startswith("torch.ao.nn.quantized") and type(module) not in WITHOUT_NUMBERS:
@@ -235,51 +237,42 @@ def _digest(arrays: dict[str, Tensor], notes: dict) -> str:
 
 def _to_arrays(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
     """The numbers without loss, one array a kind; see ``read_int8``."""
-    weighted = [(name, layer) for name, layer in layers.items() if type(layer) in WITH_WEIGHTS]
-    weights = {name: layer.weight() for name, layer in weighted}
-    outputs = [_output(name, layer) for name, layer in layers.items()]
-    return {
-        "weights": torch.cat([weight.int_repr().reshape(-1) for weight in weights.values()]),
-        "biases": torch.cat([_bias(layer) for _, layer in weighted]),
-        "weight_scales": _shortest(torch.cat([_scales(*item) for item in weights.items()])),
-        "per_channel": torch.tensor([*map(_per_channel, weights.values())], dtype=torch.uint8),
-        "output_scales": _shortest(torch.tensor([s for s, _ in outputs], dtype=torch.float64)),
-        "output_zero_points": torch.tensor([zero for _, zero in outputs], dtype=torch.uint8),
+    rows = [_numbers(name, layer) for name, layer in layers.items()]
+    arrays = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        array = torch.cat([row[key] for row in rows if key in row])
+        short = array.float() if array.dtype == torch.float64 else array
+        arrays[key] = short if torch.equal(short.to(array.dtype), array) else array
+    return arrays
+
+
+def _numbers(name: str, layer: nn.Module) -> dict[str, Tensor]:
+    """What the file keeps of one layer, by the array that it goes into."""
+    zero_point = int(layer.zero_point)
+    if not 0 <= zero_point <= 255 or getattr(layer, "dtype", torch.quint8) != torch.quint8:
+        raise ValueError(f"{name}: expected quint8 activations, zero point {zero_point}")
+    numbers = {
+        "output_scales": torch.tensor([float(layer.scale)], dtype=torch.float64),
+        "output_zero_points": torch.tensor([zero_point], dtype=torch.uint8),
     }
-
-
-def _per_channel(weight: Tensor) -> bool:
-    return weight.qscheme() == torch.per_channel_affine
-
-
-def _bias(layer: nn.Module) -> Tensor:
-    """One for each output channel. Zeros where there is none, as qnnpack does in packing."""
-    bias = layer.bias()
-    return torch.zeros(len(layer.weight())) if bias is None else bias.detach()
-
-
-def _scales(name: str, weight: Tensor) -> Tensor:
-    """One scale, or one for each output channel, float64."""
-    if _per_channel(weight):
+    if type(layer) not in WITH_WEIGHTS:
+        return numbers
+    weight, bias = layer.weight(), layer.bias()
+    per_channel = weight.qscheme() == torch.per_channel_affine
+    if per_channel:
         scales, zeros = weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
     else:
         scales = torch.tensor([weight.q_scale()], dtype=torch.float64)
         zeros = torch.tensor([weight.q_zero_point()])
     if zeros.any() or weight.dtype != torch.qint8:
         raise ValueError(f"{name}: expected symmetric qint8 weights, whose zero points are all 0")
-    return scales
-
-
-def _output(name: str, layer: nn.Module) -> tuple[float, int]:
-    scale, zero_point = float(layer.scale), int(layer.zero_point)
-    if not 0 <= zero_point <= 255 or getattr(layer, "dtype", torch.quint8) != torch.quint8:
-        raise ValueError(f"{name}: expected quint8 activations, zero point {zero_point}")
-    return scale, zero_point
-
-
-def _shortest(scales: Tensor) -> Tensor:
-    """As float32 if that is the same number for each scale, else as they are."""
-    return scales.float() if torch.equal(scales.float().double(), scales) else scales
+    return numbers | {
+        "weights": weight.int_repr().flatten(),
+        # Zeros where there is none, as qnnpack does in packing.
+        "biases": torch.zeros(len(weight)) if bias is None else bias.detach(),
+        "weight_scales": scales,
+        "per_channel": torch.tensor([per_channel], dtype=torch.uint8),
+    }
 
 
 def _unfilled(float_model: nn.Module, add_fused: bool) -> nn.Module:
@@ -301,12 +294,17 @@ def _fill(layers: list[nn.Module], arrays: dict[str, Tensor]) -> None:
     flags, sizes = arrays["per_channel"].tolist(), [len(layer.weight()) for layer in weighted]
     weights = arrays["weights"].split([layer.weight().numel() for layer in weighted])
     parts = [size if flag else 1 for size, flag in zip(sizes, flags, strict=True)]
-    scales = arrays["weight_scales"].split(parts)
+    # Each has memory of its own, as convert makes it: torch.save keeps a shared one whole.
+    scales = [scale.double().clone() for scale in arrays["weight_scales"].split(parts)]
     columns = zip(weighted, weights, arrays["biases"].split(sizes), scales, flags, strict=True)
     for layer, integers, bias, scale, per_channel in columns:
-        weight = _quantized(integers.view(layer.weight().shape), scale.double(), per_channel)
+        # From the integers themselves: quantizing float numbers would round.
+        integers, zeros = integers.view(layer.weight().shape), torch.zeros(len(scale)).long()
+        if per_channel:
+            weight = torch._make_per_channel_quantized_tensor(integers, scale, zeros, 0)
+        else:
+            weight = torch._make_per_tensor_quantized_tensor(integers, scale.item(), 0)
         absent = layer.bias() is None and not bias.any()
-        # As convert makes it: a parameter with memory of its own.
         parameter = nn.Parameter(bias.clone(), requires_grad=False)
         layer.set_weight_bias(weight, None if absent else parameter)
     outputs = zip(layers, arrays["output_scales"], arrays["output_zero_points"], strict=True)
@@ -316,11 +314,3 @@ def _fill(layers: list[nn.Module], arrays: dict[str, Tensor]) -> None:
             layer.zero_point.fill_(zero.item())
         else:
             layer.scale, layer.zero_point = scale.item(), zero.item()
-
-
-def _quantized(integers: Tensor, scales: Tensor, per_channel: int) -> Tensor:
-    """A quantized tensor with exactly these integers (quantizing float numbers would round)."""
-    if not per_channel:
-        return torch._make_per_tensor_quantized_tensor(integers, scales.item(), 0)
-    zeros = torch.zeros(len(scales), dtype=torch.int64)
-    return torch._make_per_channel_quantized_tensor(integers, scales, zeros, 0)

@@ -134,13 +134,9 @@ def quantize_pt2e(
         quantizer: which integers go where; None takes ``inductor_quantizer()``.
         example: fixes the size of the input, see ``export_program``.
 
-    Returns:
-        A graph with quantize and dequantize operators around each layer, which computes in float
-        what int8 will give. It is slow until it is lowered.
-
-    Raises:
-        ValueError: the model is in training mode, there are no images, or the quantizer put
-            integers nowhere.
+    Returns a graph with quantize and dequantize operators around each layer, slow until it is
+    lowered. ValueError: the model is in training mode, there are no images, or the quantizer put
+    integers nowhere.
     """
     if model.training:
         raise ValueError("model: is in training mode: call .eval() first")
@@ -152,12 +148,12 @@ def quantize_pt2e(
 
 def _converted(prepared: GraphModule) -> GraphModule:
     int8 = convert_pt2e(prepared)
-    if not any("quantized_decomposed" in str(node.target) for node in int8.graph.nodes):
-        raise ValueError(
-            "quantizer: put integers nowhere, the graph is float as before: give the quantizer a "
-            "configuration, as with set_global(config)"
-        )
-    return _graph(int8)
+    if any("quantized_decomposed" in str(node.target) for node in int8.graph.nodes):
+        return _graph(int8)
+    raise ValueError(
+        "quantizer: put integers nowhere, the graph is float as before: give it a configuration, "
+        "as with set_global(config)"
+    )
 
 
 def prepare_qat(model: nn.Module, quantizer: Quantizer | None = None) -> GraphModule:
@@ -182,9 +178,7 @@ def convert_qat(prepared: GraphModule) -> GraphModule:
 def save_graph(graph: GraphModule, path: str | Path, example: Tensor | None = None) -> None:
     """Store a graph with ``torch.export.save``, without example inputs and the author's paths.
 
-    Args:
-        graph: float or converted, in evaluation mode.
-        example: fixes the size of the input, see ``export_program``.
+    The graph is float or converted, in evaluation mode; ``example`` as for ``export_program``.
     """
     program = export_program(graph, example)
     program.example_inputs = None
@@ -246,12 +240,9 @@ def lower(
             convolutions stay float, and activations are rounded between them.
         threads: of PyTorch. They become part of the code, which runs with so many from then on.
 
-    Returns:
-        A function of an input that gives what the model gives. It has been called once, so that it
-        is compiled; that takes from seconds to a minute. ValueError for an input of another shape.
-
-    Raises:
-        RuntimeError: ``lowering_obstacle()`` says why.
+    Returns a function of an input that gives what the model gives; it has been called once, so that
+    it is compiled, in seconds to a minute. ValueError for an input of another shape; RuntimeError
+    where ``lowering_obstacle()`` says why.
     """
     if obstacle := lowering_obstacle():
         raise RuntimeError(obstacle)

@@ -1,4 +1,4 @@
-"""Run exported detectors, each with the face of a ``Blaze``: ``detect`` and ``evaluate`` take it."""
+"""Run exported detectors, each with the face of a ``Blaze``: ``detect``, ``evaluate`` take it."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from blaze_utils.detector import join_heads
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Let nothing reach stderr, from Python, its loggers or C++: some libraries take notes there."""
+    """Let nothing reach stderr, from Python, its loggers or C++: libraries take notes there."""
     kept, level = os.dup(2), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -54,11 +54,7 @@ class Runtime(nn.Module):
 
 
 def torchscript(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pt`` file of a traced module.
-
-    ``threads`` is noted only: PyTorch has one number for the whole process, which ``compare`` and
-    ``torch.set_num_threads`` set.
-    """
+    """A ``.pt`` file of a traced module; ``torch.set_num_threads`` sets the threads, not this."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
         module = torch.jit.load(path)
@@ -66,7 +62,7 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
 
 
 def packaged(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pt2`` file of ``pt2e.package``. ``threads`` is noted only: ``package`` has set them."""
+    """A ``.pt2`` file of ``pt2e.package``, which has set the number of threads."""
     module = torch._inductor.aoti_load_package(str(path))
     return Runtime(lambda x: module(torch.from_numpy(x)), f"AOTInductor, {threads} threads")
 
@@ -98,14 +94,10 @@ def onnx_runtime(path: str | Path, threads: int = 1, signed: bool = False) -> Ru
 
 
 def optimised_operators(path: str | Path, signed: bool = False) -> pd.Series:
-    """The operators that ONNX Runtime makes of an ``.onnx`` file on this machine.
+    """The operators that ONNX Runtime makes of an ``.onnx`` file on this machine, and their counts.
 
-    Args:
-        signed: as for ``onnx_runtime``.
-
-    Returns:
-        int64 counts by name, most frequent first, in the graph after ONNX Runtime's optimisations.
-        ``QLinearConv`` is an int8 convolution, ``Conv`` a float one.
+    Most frequent first; ``QLinearConv`` is an int8 convolution, ``Conv`` a float one. ``signed`` as
+    for ``onnx_runtime``.
     """
     import onnx
 
