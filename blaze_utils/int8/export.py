@@ -137,6 +137,7 @@ def export_pte(
     path: str | Path,
     images: Iterable[np.ndarray | Tensor] | None = None,
     most: int = 640,
+    example: Tensor | None = None,
 ) -> pd.DataFrame:
     """Write a detector as an ExecuTorch program for XNNPACK, quantized with PT2E or in float.
 
@@ -146,6 +147,7 @@ def export_pte(
         model: float, in evaluation mode.
         images: to calibrate with, as for ``quantize_pt2e``; None: the program stays float.
         most: largest side of an input in pixels; the program's memory is planned for it.
+        example: fixes the size of the input, see ``export_program``; done in half the time.
 
     Returns:
         One row an operator, by ExecuTorch's devtools: how often XNNPACK took it
@@ -162,7 +164,7 @@ def export_pte(
             config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
             quantizer = xnnpack.XNNPACKQuantizer().set_global(config)
             network = quantize_pt2e(network, images, quantizer)
-        program = export_program(network, most=most)
+        program = export_program(network, example, most)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         Path(path).write_bytes(lowered.to_executorch().buffer)
         graph = lowered.exported_program().graph_module
