@@ -56,8 +56,7 @@ def int8_file(tmp_path_factory):
 
 def call(capsys, *arguments):
     """Exit status, stdout and the lines of stderr, without the progress bars."""
-    status = main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
+    status, (out, err) = main([str(one) for one in arguments]), capsys.readouterr()
     return status, out, [line for line in err.splitlines() if line.startswith("blaze_utils: ")]
 
 
@@ -158,8 +157,6 @@ def test_diagnose_a_model_of_the_readers(tmp_path, monkeypatch, capsys):
 def test_a_checkpoint_that_is_none_is_named(command, content, photos, tmp_path, capsys):
     path = tmp_path / "bad.pth"
     path.write_bytes(content)
-    assert "bad.pth" in refused(capsys, command, photos, "--checkpoint", path)
-    path.unlink()
     assert "bad.pth" in refused(capsys, command, photos, "--checkpoint", path)
 
 
