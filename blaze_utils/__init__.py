@@ -13,11 +13,11 @@ found.
 
 ``training``: augmentation, batches, loss and one training step, for QAT too.
 
-``diagnose``: why eager quantization fails on a model: ``diagnose`` looks at all of it, ``checks``
-are one-line asserts to copy.
-
 ``int8``: quantize, in eager mode and by export (PT2E); int8 files; other runtimes. A new engine or
 runtime goes here.
+
+``diagnose``: what stands between a model and int8 (``diagnose``), whether int8 is worth it
+(``assess``), and one-line asserts to copy (``checks``).
 
 ``plots``: figures, in one palette.
 
@@ -28,7 +28,7 @@ runtime goes here.
 Nothing is imported here, so that one room does not cost all of them.
 """
 
-ROOMS = ("data", "detector", "measure", "training", "diagnose", "int8", "plots", "__main__")
+ROOMS = ("data", "detector", "measure", "training", "int8", "diagnose", "plots", "__main__")
 """Each imports only from those before it; a test reads this."""
 
 __version__ = "0.1.0"

@@ -1,0 +1,116 @@
+"""assess: every way is a row, the verdict follows its rule, the file loads without this package."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.ao.quantization as tq
+from torch import nn
+
+from blaze_utils.diagnose import assess
+from blaze_utils.diagnose.assess import WAYS, Bench, decide
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif("x86" not in torch.backends.quantized.supported_engines, reason="no x86"),
+]
+X = [torch.rand(1, 3, 32, 32, generator=torch.manual_seed(number)) for number in range(4)]
+QUICK = ("float, as it is", "float, traced and frozen", "int8, eager", "int8, dynamic")
+
+
+def network(stubs=True):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten()
+    layers += (nn.Linear(12544, 10),)
+    return nn.Sequential(*([tq.QuantStub(), *layers, tq.DeQuantStub()] if stubs else layers))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    torch.backends.quantized.engine = "x86"
+    for name in set(WAYS) - set(QUICK):
+        monkeypatch.delitem(WAYS, name)
+
+
+def test_every_way_is_a_row_and_the_file_needs_nothing_of_ours(quick, tmp_path):
+    def broken(bench):
+        raise RuntimeError("no such way. At all\nand more")
+
+    WAYS["int8, broken"] = broken
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = assess(model, X, tmp_path, min_run_time=0.05)
+    del WAYS["int8, broken"]
+    assert list(found.ways.index) == [*QUICK, "int8, broken"]
+    assert found.ways.why_not["int8, broken"] == "no such way"
+    assert (
+        found.ways.decibels["int8, eager"] > 20 and found.ways.decibels["float, as it is"] == np.inf
+    )
+    assert (
+        found.ways.megabytes["int8, eager"] < 0.4 * found.ways.megabytes["float, traced and frozen"]
+    )
+    assert found.ways.same_class.dropna().between(0, 1).all() and len(found.worst) == 3
+    assert "random weights?" in found.about and model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    text, page, data = repr(found), found._repr_html_(), json.loads(found.to_json())
+    assert found.verdict in text and found.verdict in page and data["verdict"] == found.verdict
+    assert data["ways"]["int8, broken"]["ratio"] is None
+    file = found.ways.file["int8, eager"]
+    torch.save([X[0], torch.jit.load(file)(X[0])], tmp_path / "pair.pt")
+    run = [sys.executable, "-W", "ignore", "-I", "-c", LOADS, file, tmp_path / "pair.pt"]
+    assert subprocess.run(run, capture_output=True, text=True).stdout == "same\n"
+
+
+LOADS = """
+import sys
+import torch
+sys.modules["blaze_utils"] = None
+x, expected = torch.load(sys.argv[2])
+outputs = torch.jit.load(sys.argv[1])(x)
+print("same" if all(map(torch.equal, outputs, expected)) else "other")
+"""
+
+
+def test_a_model_without_stubs_says_what_diagnose_finds(quick, tmp_path):
+    found = assess(network(stubs=False).eval(), X[0], tmp_path, min_run_time=0.05)
+    assert "diagnose has" in found.ways.why_not["int8, eager"]
+    with pytest.raises(ValueError, match="inputs: expected tensors, all of one shape"):
+        assess(network(), [X[0], X[0][..., 1:]])
+
+
+def test_where_it_hurts_is_measured_layer_by_layer(tmp_path):
+    model = network(stubs=False).eval()
+    model[3].weight.data[:, 0] *= 300  # one channel sets the scale of all
+    with torch.no_grad():
+        bench = Bench(model, X, tmp_path, 1)
+        assert bench.alone("3") < bench.alone("0") - 5
+        assert bench.quality(bench.flat)[0] == {"output 0": np.inf}
+
+
+def ways(**rows):
+    columns = ["ratio", "decibels", "same_class", "megabytes", "file"]
+    index = [name.replace("_", " ") for name in rows]
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+
+
+@pytest.mark.parametrize(
+    "verdict, rows",
+    [
+        ("Take 'int8 b': ≈ 0.50 of the time of 'float b'", {
+            "int8_a": (0.3, 12, 1, 1, "a"), "int8_b": (0.4, 30, 1, 1, "b")}),
+        ("Stay in float, because the fastest way, 'int8 a', takes ≈ 1.00", {
+            "int8_a": (0.8, 30, 1, 1, "a")}),
+        ("because no way keeps the outputs: the best, int8 a, has ≈ 12 dB", {
+            "int8_a": (0.3, 12, 1, 1, "a"), "int8_b": (0.3, 11, 1, 1, "b")}),
+        ("because no way keeps the outputs", {"int8_a": (0.3, 30, 0.9, 1, "a")}),
+        ("no way to int8 works", {"int8_a": (np.nan, np.nan, np.nan, np.nan, None)}),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_its_rule(verdict, rows):
+    floats = {"float_a": (1.0, np.inf, 1, 4, None), "float_b": (0.8, 99, 1, 4, None)}
+    said, file = decide(ways(**floats, **rows))
+    assert verdict in said and file == ("b" if said.startswith("Take") else None)
