@@ -20,7 +20,7 @@ from torchvision.utils import draw_bounding_boxes, draw_keypoints
 from tqdm import tqdm
 
 from blaze_utils import data, detector, int8, measure, plots
-from blaze_utils.diagnose import diagnose
+from blaze_utils.diagnose import assess, diagnose
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 CHECKPOINT = DATA / "checkpoints" / "blaze_float.pth"
@@ -218,13 +218,39 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def run_diagnose(options: argparse.Namespace) -> int:
     """Print what stands between a model of the reader's and int8."""
-    sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
-    model = pkgutil.resolve_name(options.model)
-    torch.manual_seed(0)
+    model = readers_model(options.model)
     inputs = [torch.rand(shape) for shape in options.inputs or [sizes("1x3x224x224")]]
-    findings = diagnose(model if isinstance(model, nn.Module) else model(), tuple(inputs))
+    findings = diagnose(model, tuple(inputs))
     print(findings)
     return 1 if findings else 0
+
+
+def readers_model(name: str) -> nn.Module:
+    """A model, or what its class or function gives without arguments, by ``MODULE:NAME``."""
+    sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
+    torch.manual_seed(0)
+    model = pkgutil.resolve_name(name)
+    return model if isinstance(model, nn.Module) else model()
+
+
+# assess
+
+
+def run_assess(options: argparse.Namespace) -> int:
+    """Try the ways to int8 on a model of the reader's, and print the verdict."""
+    model = readers_model(options.model)
+    if options.images is None:
+        note("no --images: random inputs, so decibels and agreement say little about real ones")
+        inputs = [torch.rand(options.input) for _ in range(16)]
+    else:
+        size = options.input[:1:-1]  # width, height
+        photos = data.PhotoFolder(options.images)
+        read = (photos[index].image for index in range(min(len(photos), 64)))
+        small = [cv2.resize(image, size)[..., ::-1] / np.float32(255) for image in read]
+        inputs = [torch.from_numpy(image).permute(2, 0, 1)[None].contiguous() for image in small]
+    found = assess(model, inputs, options.output)
+    print(found.to_json() if options.json else found)
+    return 0
 
 
 # options
@@ -268,6 +294,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--input", dest="inputs", type=sizes, action="append", help="(1x3x224x224), repeat for more"
     )
+
+    add = command(run_assess, "try the ways to int8 on a model of yours, and give a verdict")
+    add("model", metavar="MODULE:NAME", help="a model or its class: torchvision.models:resnet18")
+    add("--input", type=sizes, default=sizes("1x3x224x224"), help="(1x3x224x224)")
+    add("--images", type=Path, help="folder of photographs, taken as RGB from 0 to 1 (random)")
+    add("--output", type=Path, default="build/assessed", help="folder for files (build/assessed)")
+    add("--json", action="store_true", help="print JSON")
     return top
 
 
