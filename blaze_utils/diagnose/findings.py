@@ -159,6 +159,7 @@ PRELU = """from torch.ao.quantization import FixedQParamsObserver, QConfig
 slopes = FixedQParamsObserver.with_args(scale=1 / 64, zero_point=128, dtype=torch.quint8)
 for name in {names}:
     model.get_submodule(name).qconfig = QConfig(model.qconfig.activation, slopes)"""
+UNTRAINED = ", but layers have no signal: random weights?"
 SATURATED = "8-bit activations saturate the sums of processors without VNNI"
 SILENT = "There is no error; a sum has saturated, or a kernel is not right for these sizes"
 
@@ -243,12 +244,14 @@ class Findings(list[Finding]):
         decibels: SQNR of the model tried in int8 on this engine; NaN if that was not possible.
     """
 
-    def __init__(self, findings: Iterable[Finding], about: str, decibels: float) -> None:
+    def __init__(
+        self, findings: Iterable[Finding], about: str, decibels: float, note: str = ""
+    ) -> None:
         order = list(CODES)
         super().__init__(sorted(dict.fromkeys(findings), key=lambda found: order.index(found.code)))
         count = f"{len(self) or 'no'} finding{'s' * (len(self) != 1)}"
         tried = f"; tried in int8: ≈ {decibels:.0f} dB" if decibels == decibels else ""
-        self.title, self.decibels = f"{about}: {count}{tried}", decibels
+        self.title, self.decibels = f"{about}: {count}{tried}{note}", decibels
 
     def to_frame(self) -> pd.DataFrame:
         """One row a finding, in the order of the list; columns as the attributes of ``Finding``."""
@@ -318,7 +321,8 @@ def diagnose(
             return Findings([obstacle], about, NAN)
         examination = Examination(model, arguments(model, example_inputs, kwargs))
         found = list(examination.findings())
-    return Findings(found, f"{about}, {examination.stage}", examination.whole.decibels)
+    about, whole = f"{about}, {examination.stage}", examination.whole
+    return Findings(found, about, whole.decibels, UNTRAINED * examination.untrained)
 
 
 def arguments(model: nn.Module, inputs, kwargs: dict | None) -> tuple[tuple, dict]:
@@ -428,6 +432,7 @@ class Examination:
     def __init__(self, model: nn.Module, inputs: tuple[tuple, dict]) -> None:
         self.model, self.inputs, self.stage = model, inputs, trials.stage_of(model)
         self.engine, self.whole, self.run = torch.backends.quantized.engine, Trial(), None
+        self.untrained = False  # layers were tried that have no signal
         self.plain = copy.deepcopy(model).cpu().eval()
         if self.stage in PTQ:
             self.run = Run(trials.without_observers(self.plain).float(), inputs)
@@ -551,10 +556,10 @@ class Examination:
 
     def unexplained(self, alone: dict[str, Trial], fused: set[str]) -> Iterator[Finding]:
         """About a model that goes wrong though no module of it does."""
-        whole, untrained = self.whole, any(trial.dead for trial in alone.values())
+        whole, self.untrained = self.whole, any(trial.dead for trial in alone.values())
         if whole.error and not any(type(self.run.modules[n]) is nn.BatchNorm1d for n in fused):
             yield finding("failed", whole.called[-1], step=whole.step, error=whole.error)
-        elif whole.bad == "low" and not untrained:
+        elif whole.bad == "low" and not self.untrained:
             lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
             shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
             fix = IN_FLOAT.replace("{names}", json.dumps(lowest))
