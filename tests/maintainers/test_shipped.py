@@ -4,6 +4,7 @@ import json
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.cbook import get_sample_data
@@ -11,12 +12,15 @@ from torchvision.ops import box_iou
 
 from blaze_utils.data import FaceFolder, read_image
 from blaze_utils.detector import detect, load_float
+from blaze_utils.int8 import load_int8
+from blaze_utils.int8.files import read_int8
 from blaze_utils.measure import evaluate
 from maintainers.notebooks import ROOT
 from maintainers.scenes import draw_scene
 
 DATA = ROOT / "data"
 CHECKPOINT = DATA / "checkpoints" / "blaze_float.pth"
+QAT = CHECKPOINT.parent / "qat"
 FOLDERS = {"val": 300, "calibration": 128}
 # What the shipped checkpoint reaches on every third scene of data/val; notebook 01 has them all.
 AP = {"easy": 0.9987, "medium": 0.9917, "hard": 0.9107}
@@ -75,3 +79,26 @@ def test_grace_hopper_is_found_and_nobody_else(model):
     left_eye, right_eye, nose, left_mouth, right_mouth = found.landmarks[0].tolist()
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_mouth[0] < right_mouth[0] and left_mouth[1] > nose[1] > left_eye[1]
+
+
+def test_the_runs_of_notebook_07_have_the_bits_and_scales_of_their_names():
+    runs = pd.read_csv(QAT / "runs.csv").query("arm == 'QAT' and frozen == 'batch norm first'")
+    names = {f"qat_{r.bits}bit_{r.scale}_seed{r.seed}.safetensors": r for r in runs.itertuples()}
+    assert names.keys() == {path.name for path in QAT.glob("qat_*")}
+    for name, run in names.items():
+        arrays, _ = read_int8(QAT / name)
+        # With 8 bits PyTorch's default uses -128 too.
+        assert arrays["weights"].int().abs().max() <= 2 ** (run.bits - 1) - (run.bits < 8)
+        assert arrays["per_channel"].bool().tolist() == [run.scale == "channel"] * 50
+
+
+def test_qat_with_three_bits_reaches_its_ap():
+    wanted = pd.read_csv(QAT / "runs.csv").query("bits == 3 and scale == 'channel'").iloc[0]
+    engine = torch.backends.quantized.engine
+    try:
+        found = evaluate(
+            load_int8(QAT / "qat_3bit_channel_seed0.safetensors"), FaceFolder(DATA / "val")
+        )
+    finally:
+        torch.backends.quantized.engine = engine
+    assert found == pytest.approx(wanted[list(found)].to_dict(), abs=0.005)
