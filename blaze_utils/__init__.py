@@ -21,6 +21,8 @@ runtime goes here.
 
 ``plots``: figures, in one palette.
 
+``exercises``: says whether an answer to an exercise is right.
+
 ``__main__``: ``python -m blaze_utils``, for the reader's own photographs and models.
 
 ``standalone`` stands apart: one file that imports nothing of ours, for notebook 10 to copy.
@@ -28,7 +30,17 @@ runtime goes here.
 Nothing is imported here, so that one room does not cost all of them.
 """
 
-ROOMS = ("data", "detector", "measure", "training", "int8", "diagnose", "plots", "__main__")
+ROOMS = (
+    "data",
+    "detector",
+    "measure",
+    "training",
+    "int8",
+    "diagnose",
+    "plots",
+    "exercises",
+    "__main__",
+)
 """Each imports only from those before it; a test reads this."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """Draw the rooms of ``blaze_utils`` and who imports whom, from the code, into ``docs/map.svg``.
 
-python maintainers/map.py
+    python docs/map.py
 """
 
 import ast
@@ -50,7 +50,7 @@ def svg() -> str:
         about = (ast.get_docstring(tree(PACKAGE / room)) or "").splitlines()[0].replace("`", "")
         parts.append(f'<rect x="10" y="{y}" width="640" height="34" rx="5"/>')
         parts.append(f'<text x="20" y="{y + 22}" font-weight="bold">{room}</text>')
-        parts.append(f'<text x="100" y="{y + 22}">{about}</text>')
+        parts.append(f'<text x="105" y="{y + 22}">{about}</text>')
     for room, other in sorted(arrows()):
         start, end = top[room] + 22, top[other] + 12
         reach = 650 + (end - start) * 0.5
