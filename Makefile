@@ -74,9 +74,12 @@ run: .venv/made-all
 	@$(RUN) -m maintainers.notebooks run $(NOTEBOOKS)
 	@$(RUN) -m maintainers.results
 
+# Two tests or notebooks at a time, each with one thread.
+test check: export OMP_NUM_THREADS := 1
+
 test: .venv/made-all
 	@echo "==> Unit tests"
-	@$(RUN) -m pytest tests --durations=5
+	@$(RUN) -m pytest tests -n 2 --dist loadfile --durations=5
 	@echo "==> Notebooks against their stored outputs"
 	@$(RUN) -m maintainers.notebooks check $(NOTEBOOKS)
 
@@ -84,7 +87,7 @@ check: .venv/made-all
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
-	@$(RUN) -m pytest tests -q
+	@$(RUN) -m pytest tests -q -n 2 --dist loadfile
 	@$(RUN) -m maintainers.notebooks check $(FAST)
 
 notebooks: .venv/made-all

@@ -135,7 +135,8 @@ def check(paths: list[Path]) -> int:
     nbval = ["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={SANITIZE}"]
     # pytest warns that nbval, imported above, holds no asserts for it to rewrite.
     quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*nbval, "--durations=5", *quiet, *map(str, paths)]))
+    two = ["-n", "2", "--dist", "loadscope"]  # two notebooks at a time, the longest first
+    return int(pytest.main([*nbval, *two, "--durations=5", *quiet, *map(str, paths)]))
 
 
 def main(arguments: list[str] | None = None) -> int:
