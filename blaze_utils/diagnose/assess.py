@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,11 @@ RULE = (
 DYNAMIC = {nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell}
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 WORST = 5
-COLUMNS = ("decibels", "same_class", "ratio", "cpu_ms", "megabytes", "seconds_to_make", "why_not")
-COLUMNS += ("file",)
+MEASURED = {"NOT_FUSED", "FUNCTIONAL_RELU", "ACTIVATION_NOT_FUSABLE", "LOW_SQNR"}
+"""What ``diagnose`` says of an eager model that can be tried all the same."""
+COLUMNS = ("decibels", "same_class", "ratio", "cpu_ms", "megabytes", "seconds_to_make")
+COLUMNS += ("seconds_to_load", "why_not", "file")
+Loader = Callable[[], Callable]
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Assessment:
         about: the model, its inputs, and what to keep in mind.
         ways: one row a way: ``decibels`` (SQNR of the worst output), ``same_class`` (share of the
             inputs with the same largest score), ``cpu_ms``, ``ratio`` (time over the float
-            model's), ``megabytes`` and ``file``, ``seconds_to_make``, ``why_not``.
+            model's), ``megabytes`` and ``file``, ``seconds_to_make`` (with calibration
+            and compilation) and ``seconds_to_load``; ``why_not``.
         outputs: SQNR of every output, a row a way.
         worst: SQNR with one layer in int8, of the layers that cost most.
         verdict: one sentence, by ``RULE``.
@@ -98,7 +102,7 @@ class Flat(nn.Module):
 
 
 class Bench:
-    """The model, its inputs, and the ways to try: each gives a function and its file."""
+    """The model, its inputs, and the ways to try: each gives what loads a function, and a file."""
 
     def __init__(self, model: nn.Module, inputs: list[Tensor], folder: Path, threads: int) -> None:
         self.model, self.inputs, self.folder, self.threads = model, inputs, folder, threads
@@ -106,26 +110,26 @@ class Bench:
         self.expected = [self.flat(x) for x in inputs]
         self.worst = pd.Series(dtype=float)
 
-    def traced(self, model: nn.Module, name: str) -> tuple[Callable, Path]:
+    def traced(self, model: nn.Module, name: str) -> tuple[Loader, Path]:
         """A model as frozen TorchScript."""
         path = self.folder / f"{name}.pt"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = torch.jit.freeze(torch.jit.trace(model, self.example))
-            torch.jit.save(module, path)
-        return module, path
+            torch.jit.save(torch.jit.freeze(torch.jit.trace(model, self.example)), path)
+        return lambda: torch.jit.load(path), path
 
-    def float_frozen(self) -> tuple[Callable, Path]:
+    def float_frozen(self) -> tuple[Loader, Path]:
         """Float, traced and frozen."""
         return self.traced(self.flat, "float")
 
-    def float_compiled(self) -> tuple[Callable, None]:
+    def float_compiled(self) -> tuple[Loader, None]:
         """Float, compiled with frozen weights."""
         from blaze_utils.int8 import pt2e
 
-        return pt2e.lower(self.flat, self.example, threads=self.threads), None
+        compiled = pt2e.lower(self.flat, self.example, threads=self.threads)
+        return lambda: compiled, None
 
-    def float_onnx(self) -> tuple[Callable, Path]:
+    def float_onnx(self) -> tuple[Loader, Path]:
         """Float, in ONNX Runtime."""
         from blaze_utils.int8.runtimes import onnx_runtime, quiet_stderr
 
@@ -135,16 +139,14 @@ class Bench:
             options = {"input_names": ["image"], "dynamo": True, "verbose": False}
             program = torch.onnx.export(self.flat, (self.example,), **options)
         path.write_bytes(program.model_proto.SerializeToString())
-        return onnx_runtime(path, self.threads), path
+        return lambda: onnx_runtime(path, self.threads), path
 
-    def eager(self) -> tuple[Callable, Path]:
+    def eager(self) -> tuple[Loader, Path]:
         """Eager mode, as the model is; fused as ``diagnose`` says."""
         findings = diagnose(self.model, self.example)
-        unfused = {found.code for found in findings} - {"NOT_FUSED", "FUNCTIONAL_RELU"}
-        if unfused:
-            raise RuntimeError(
-                f"diagnose has {len(findings)} findings: {', '.join(sorted(unfused))}"
-            )
+        codes = {found.code for found in findings} - MEASURED
+        if codes:
+            raise RuntimeError(f"diagnose has {len(findings)} findings: {', '.join(sorted(codes))}")
         model = copy.deepcopy(self.model)
         for found in findings:
             if found.chains:
@@ -155,7 +157,7 @@ class Bench:
             model(x)
         return self.traced(Flat(tq.convert(model)).eval(), "eager")
 
-    def pt2e(self, in_float: Iterable[str] = (), name: str = "pt2e") -> tuple[Callable, Path]:
+    def pt2e(self, in_float: Iterable[str] = (), name: str = "pt2e") -> tuple[Loader, Path]:
         """By export (PT2E), compiled."""
         from blaze_utils.int8 import pt2e
 
@@ -165,27 +167,26 @@ class Bench:
         graph = pt2e.quantize_pt2e(self.flat, self.inputs, quantizer, self.example)
         path = self.folder / f"{name}.pt2"
         pt2e.package(graph, path, self.example, self.threads)
-        package = torch._inductor.aoti_load_package(str(path))
-        return lambda x: tensors(package(x)), path
+        return lambda: torch._inductor.aoti_load_package(str(path)), path
 
-    def pt2e_parts(self) -> tuple[Callable, Path]:
+    def pt2e_parts(self) -> tuple[Loader, Path]:
         """PT2E with the worst parts in float."""
         return self.pt2e(self.worst.index, "pt2e_parts_in_float")
 
-    def dynamic(self) -> tuple[Callable, Path]:
+    def dynamic(self) -> tuple[Loader, Path]:
         """Weights in int8, of linear and recurrent layers only."""
         if not any(type(module) in DYNAMIC for module in self.model.modules()):
             raise RuntimeError("there is no linear or recurrent layer")
         return self.traced(Flat(tq.quantize_dynamic(self.model, DYNAMIC)).eval(), "dynamic")
 
-    def onnx(self) -> tuple[Callable, Path]:
+    def onnx(self) -> tuple[Loader, Path]:
         """ONNX Runtime's own quantization."""
         from blaze_utils.int8.export import quantize_onnx
         from blaze_utils.int8.runtimes import onnx_runtime
 
         path = self.folder / "int8.onnx"
         quantize_onnx(self.folder / "float.onnx", path, self.inputs)
-        return onnx_runtime(path, self.threads), path
+        return lambda: onnx_runtime(path, self.threads), path
 
     def quality(self, function: Callable, most: int = 1000) -> tuple[dict[str, float], float]:
         """SQNR of each output, and the share of inputs with the same largest class score."""
@@ -221,14 +222,15 @@ def _rounded(x: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, 255)
 
 
+PARTS = f"int8, PT2E, {WORST} parts in float"
 WAYS = {
-    "float, as it is": lambda bench: (bench.flat, None),
+    "float, as it is": lambda bench: (lambda: bench.flat, None),
     "float, traced and frozen": Bench.float_frozen,
     "float, compiled": Bench.float_compiled,
     "float, ONNX Runtime": Bench.float_onnx,
     "int8, eager": Bench.eager,
     "int8, PT2E compiled": Bench.pt2e,
-    f"int8, PT2E, {WORST} parts in float": Bench.pt2e_parts,
+    PARTS: Bench.pt2e_parts,
     "int8, dynamic": Bench.dynamic,
     "int8, ONNX Runtime": Bench.onnx,
 }
@@ -240,6 +242,7 @@ def assess(
     folder: str | Path | None = None,
     threads: int = 1,
     min_run_time: float = 1.0,
+    ways: Sequence[str] = (),
 ) -> Assessment:
     """Is int8 worth it for this network on this machine, and by which way?
 
@@ -251,6 +254,7 @@ def assess(
         folder: for the files; None takes a temporary one.
         threads: of each arm.
         min_run_time: seconds for which each arm is timed.
+        ways: names of ``WAYS``; none takes all. The first must be among them.
 
     Raises:
         ValueError: no inputs, or of several shapes. What a way raises is a row of the table.
@@ -267,28 +271,27 @@ def assess(
         if _warm_up(model, inputs):
             about += "; batch norms had seen nothing, and saw these inputs first: random weights?"
         bench = Bench(model.eval(), inputs, folder, threads)
+        chosen = {name: WAYS[name] for name in ways or WAYS}
         layers = [n for n, m in model.named_modules() if isinstance(m, WEIGHTED)]
+        layers = [] if ways and PARTS not in chosen else layers
         alone = {name: bench.alone(name) for name in tqdm(layers, desc="layers", leave=False)}
         bench.worst = pd.Series(alone, dtype=float).sort_values().head(WORST)
         functions, rows, outputs = {}, {}, {}
-        for name, way in (bar := tqdm(WAYS.items(), leave=False)):
+        for name, way in (bar := tqdm(chosen.items(), leave=False)):
             bar.set_description(name)
             start = time.perf_counter()
             try:
-                functions[name], path = way(bench)
-                outputs[name], same = bench.quality(functions[name])
-                size = path.stat().st_size / 1e6 if path else np.nan
-                worst = min(outputs[name].values(), default=np.nan)
-                rows[name] = {
-                    "decibels": worst,
-                    "same_class": same,
-                    "megabytes": size,
-                    "file": path,
-                }
+                load, path = way(bench)
+                made = time.perf_counter()
+                function = load()
+                rows[name] = {"file": path, "seconds_to_load": time.perf_counter() - made}
+                outputs[name], rows[name]["same_class"] = bench.quality(function)
+                rows[name]["decibels"] = min(outputs[name].values(), default=np.nan)
+                rows[name]["megabytes"] = path.stat().st_size / 1e6 if path else np.nan
+                functions[name] = function
             except Exception as error:  # whatever a way raises is its row
-                functions.pop(name, None)
-                rows[name] = {"why_not": first_sentence(error)}
-            rows[name]["seconds_to_make"] = time.perf_counter() - start
+                made, rows[name] = time.perf_counter(), {"why_not": first_sentence(error)}
+            rows[name]["seconds_to_make"] = made - start
         times = compare(functions, bench.example, threads=threads, min_run_time=min_run_time)
     ways = pd.DataFrame.from_dict(rows, orient="index").join(times[["cpu_ms", "ratio"]])
     ways = ways.reindex(columns=COLUMNS)

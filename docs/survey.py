@@ -1,0 +1,192 @@
+"""What int8 in today's PyTorch does to public networks: ``assess``, one network after another.
+
+``python docs/survey.py`` appends a row a network to ``survey.csv`` and writes ``survey.md``.
+What has a row is not run again: delete the row to have it. Each network runs in a process of its
+own with a time limit. It needs timm (``pip install timm``), which nothing else here does.
+"""
+
+import argparse
+import contextlib
+import csv
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+TABLE, PAGE = HERE / "survey.csv", HERE / "survey.md"
+PHOTOGRAPHS = HERE.parent / "data" / "calibration"
+
+# Library, names. ":" names a part of the model that takes one image; "@" the side of the image.
+LISTS = {
+    "torchvision": (
+        "resnet18 mobilenet_v2 squeezenet1_1 shufflenet_v2_x0_5 mnasnet0_5 alexnet "
+        "mobilenet_v3_small regnet_y_400mf efficientnet_b0 vgg11_bn densenet121 googlenet "
+        "resnext50_32x4d vit_b_32@224 swin_t convnext_tiny inception_v3 resnet50 maxvit_t@224 "
+        "vit_b_16@224 regnet_x_400mf mobilenet_v3_large shufflenet_v2_x1_0 mnasnet1_0 "
+        "squeezenet1_0 vgg11 resnet34 swin_v2_t efficientnet_v2_s wide_resnet50_2"
+    ),
+    "torchvision.quantization": "resnet18 mobilenet_v2 mobilenet_v3_large googlenet",
+    "torchvision.segmentation": (
+        "lraspp_mobilenet_v3_large deeplabv3_mobilenet_v3_large fcn_resnet50"
+    ),
+    "torchvision.detection": (
+        "ssdlite320_mobilenet_v3_large:backbone fasterrcnn_mobilenet_v3_large_fpn:backbone "
+        "ssd300_vgg16:backbone@300 retinanet_resnet50_fpn:backbone"
+    ),
+    "timm": (
+        "resnet10t mobilenetv4_conv_small ghostnet_100 lcnet_050 efficientnet_lite0 repvgg_a0 "
+        "mobileone_s0 deit_tiny_patch16_224@224 mobilevitv2_050 edgenext_xx_small levit_128s@224 "
+        "poolformer_s12 fastvit_t8 convnext_atto efficientvit_b0 dla34 mixnet_s rexnet_100 "
+        "resmlp_12_224@224"
+    ),
+}
+PLACES = [
+    (place / len(names.split()), f"{library}.{name}")
+    for library, names in LISTS.items()
+    for place, name in enumerate(names.split())
+]
+NETWORKS = [network for _, network in sorted(PLACES)]  # of each list some first
+SIDE, IMAGES = 128, 8
+FLOATS = ("float, as it is", "float, traced and frozen", "float, compiled")
+INT8 = {"eager": "int8, eager", "dynamic": "int8, dynamic", "pt2e": "int8, PT2E compiled"}
+COLUMNS = ["network", "side", "parameters", "agree"]
+COLUMNS += [f"{way}_{fact}" for way in INT8 for fact in ("dB", "time", "why_not")]
+COLUMNS += ["megabytes", "int8_megabytes", "float_ms", "why_not", "seconds", "load"]
+COLUMNS += ["machine"]
+
+
+def build(network: str):
+    """The network with random weights, without asking any server."""
+    import timm
+    import torch
+    from torchvision import models
+
+    torch.manual_seed(0)
+    library, _, name = network.partition("@")[0].rpartition(".")
+    name, _, part = name.partition(":")
+    if library == "timm":
+        model = timm.create_model(name, pretrained=False)
+    elif library == "torchvision.quantization":
+        model = getattr(models.quantization, name)(weights=None, quantize=False)
+    else:
+        group = {"torchvision": models}.get(library) or getattr(models, library.split(".")[1])
+        options = {} if library == "torchvision" else {"weights_backbone": None}
+        model = getattr(group, name)(weights=None, **options)
+    return model.eval().get_submodule(part)
+
+
+def inputs(side: int) -> list:
+    """Images of the calibration set, cut to a square, as ImageNet's networks take them."""
+    import torch
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    change = v2.Compose([
+        v2.Resize(side), v2.CenterCrop(side), v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ])  # fmt: skip
+    paths = sorted(PHOTOGRAPHS.glob("*.jpg"))[:IMAGES]
+    return [change(decode_image(str(path), mode="RGB"))[None] for path in paths]
+
+
+def examine(network: str, path: str) -> None:
+    """Assess one network, and write its row as a CSV file of one line."""
+    import torch
+
+    from blaze_utils.diagnose import assess
+
+    torch.set_num_threads(1)
+    start, side = time.time(), int(network.partition("@")[2] or SIDE)
+    row = {"network": network, "side": side, "load": round(os.getloadavg()[0], 1)}
+    with tempfile.TemporaryDirectory() as folder:
+        model = build(network)
+        row["parameters"] = sum(p.numel() for p in model.parameters())
+        found = assess(
+            model, inputs(side), folder, min_run_time=0.4, ways=[*FLOATS, *INT8.values()]
+        )
+    ways = found.ways
+    best = ways.ratio.reindex(FLOATS).min()
+    for short, way in INT8.items():
+        row[f"{short}_dB"] = ways.decibels[way]
+        row[f"{short}_time"] = ways.ratio[way] / best
+        row[f"{short}_why_not"] = ways.why_not[way]
+    row["agree"] = ways.same_class[INT8["pt2e"]]
+    row["megabytes"] = ways.megabytes[FLOATS[1]]
+    row["int8_megabytes"] = ways.megabytes[INT8["pt2e"]]
+    row["float_ms"] = ways.cpu_ms.reindex(FLOATS).min()
+    row["seconds"] = round(time.time() - start)
+    pd.DataFrame([row]).to_csv(path, index=False)
+
+
+def guarded(network: str, path: str, log: str) -> None:
+    """``examine`` in a process of its own: whatever it raises is its row."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    try:
+        examine(network, path)
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0][:150]
+        row = {"network": network, "why_not": f"{type(error).__name__}: {said}"}
+        pd.DataFrame([row]).to_csv(path, index=False)
+        raise
+
+
+def row_of(network: str, limit: float, log: str) -> dict:
+    """The row of a network; one with the reason if its process ends without."""
+    context = multiprocessing.get_context("forkserver")  # which has imported what all need
+    context.set_forkserver_preload(
+        ["torchvision", "timm", "blaze_utils.int8.pt2e", "blaze_utils.diagnose"]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "row.csv"
+        process = context.Process(target=guarded, args=(network, str(path), log))
+        process.start()
+        process.join(limit)
+        late = process.is_alive()
+        if late:
+            process.kill()
+            process.join()
+        with contextlib.suppress(FileNotFoundError):
+            return pd.read_csv(path).iloc[0].to_dict()
+    reason = f"took more than {limit:.0f} s" if late else f"ended with {process.exitcode}"
+    return {"network": network, "why_not": reason}
+
+
+def machine() -> str:
+    """Processor and versions, for the page."""
+    import torch
+
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
+        return f"{name}, torch {torch.__version__}"
+    return f"{platform.machine()}, torch {torch.__version__}"
+
+
+def run(until: str, limit: float, log: str) -> None:
+    """Run what has no row yet, until a time of day."""
+    done = set(pd.read_csv(TABLE).network) if TABLE.exists() else set()
+    for network in NETWORKS:
+        if network in done or time.strftime("%H:%M") >= until:
+            continue
+        row = row_of(network, limit, log) | {"machine": machine()}
+        with TABLE.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({key: "" if value != value else value for key, value in row.items()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--until", default="24", help="time of day after which none is begun")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one network (600)")
+    parser.add_argument("--log", default=os.devnull, help="file for what the networks print")
+    options = parser.parse_args()
+    run(options.until, options.limit, options.log)
