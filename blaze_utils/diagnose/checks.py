@@ -22,8 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-SHOWN = 3
-"""So many modules are named in a message."""
+SHOWN = 3  # so many modules are named in a message
 WRONG = 1e-3
 """So large a share of a kernel's results may be more than one step beside exact arithmetic. On all
 engines that we tried, right kernels had none, and wrong ones hundredths or more."""
@@ -31,8 +30,7 @@ SHAREABLE = (DeQuantStub, nnq.DeQuantize, nn.Flatten, nn.Dropout, nn.Upsample, n
 SHAREABLE += (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Modules that only move numbers: they keep no scale and are not fused, so they may run twice."""
 FUNCTIONAL = (nnq.FloatFunctional, nnq.FXFloatFunctional, nnq.QFunctional)
-METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
-"""What a ``FloatFunctional`` is called by: it is not called itself."""
+METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")  # of FUNCTIONAL
 
 
 class CheckError(AssertionError):
@@ -44,9 +42,7 @@ class CheckError(AssertionError):
 
 
 def _fail_for(names: Iterable[str], problem: str) -> None:
-    """Raise ``CheckError`` if there are names; ``problem`` follows them in the message."""
-    names = list(names)
-    if names:
+    if names := list(names):
         shown = ", ".join(name or "the model" for name in names[:SHOWN])
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise CheckError(f"{shown}{more}: {problem}", names)
@@ -65,7 +61,6 @@ def is_int8(module: nn.Module) -> bool:
 
 
 def _observers(model: nn.Module) -> dict[str, nn.Module]:
-    """Observers by dotted name, those inside fake quantization included."""
     return {name: m for name, m in model.named_modules() if isinstance(m, ObserverBase)}
 
 
@@ -88,9 +83,9 @@ def assert_calibrated(model: nn.Module) -> None:
     A converted module that never saw data has the default scale 1.0 and zero point 0. An observer
     that is never used counts as well: remove it.
     """
-    observers = _observers(model)
-    scaled = {n: m for n, m in model.named_modules() if hasattr(m, "zero_point")}
-    int8 = {name: m for name, m in scaled.items() if not isinstance(m, FakeQuantizeBase)}
+    observers, modules = _observers(model), model.named_modules()
+    int8 = {n: m for n, m in modules if hasattr(m, "scale") and hasattr(m, "zero_point")}
+    int8 = {name: m for name, m in int8.items() if not isinstance(m, FakeQuantizeBase)}
     if not observers and not int8:
         raise CheckError("neither observers nor scales: call prepare first")
     blind = [name for name, observer in observers.items() if not _has_seen_data(observer)]
@@ -110,11 +105,9 @@ def assert_no_batch_norm(model: nn.Module) -> None:
     Those inside the fused modules of quantization-aware training are meant to be there.
     """
     parts = {part for m in model.modules() if isinstance(m, _FusedModule) for part in m.modules()}
-    left = {n: m for n, m in model.named_modules() if "BatchNorm" in type(m).__name__}
-    _fail_for(
-        (name for name, module in left.items() if module not in parts),
-        "batch norm left: fuse it with the convolution before it, before prepare",
-    )
+    norms = {n: m for n, m in model.named_modules() if "BatchNorm" in type(m).__name__}
+    left = [name for name, module in norms.items() if module not in parts]
+    _fail_for(left, "batch norm left: fuse it with the convolution before it, before prepare")
 
 
 def assert_fake_quantized(model: nn.Module) -> None:
@@ -123,16 +116,12 @@ def assert_fake_quantized(model: nn.Module) -> None:
     It is not there with a qconfig of post-training quantization, off after ``disable_fake_quant``.
     """
     fakes = {name: m for name, m in model.named_modules() if isinstance(m, FakeQuantizeBase)}
-    _fail_for(
-        (name for name in _observers(model) if name.rpartition(".")[0] not in fakes),
-        "observes but does not round: use get_default_qat_qconfig",
-    )
+    only_observe = [name for name in _observers(model) if name.rpartition(".")[0] not in fakes]
+    _fail_for(only_observe, "observes but does not round: use get_default_qat_qconfig")
     if not fakes:
         raise CheckError("no fake quantization: set model.qconfig, then call prepare_qat")
-    _fail_for(
-        (name for name, fake in fakes.items() if not bool(fake.fake_quant_enabled[0])),
-        "fake quantization is off: model.apply(torch.ao.quantization.enable_fake_quant)",
-    )
+    off = [name for name, fake in fakes.items() if not bool(fake.fake_quant_enabled[0])]
+    _fail_for(off, "fake quantization is off: model.apply(torch.ao.quantization.enable_fake_quant)")
 
 
 def assert_input_covered(
@@ -197,15 +186,10 @@ def wrong_share(exact: Tensor, int8: Tensor) -> float:
 
 
 def exact(module: nn.Module, method: str, x, *others, **kwargs) -> Tensor | None:
-    """What an int8 layer should give: its very integers, multiplied and added in float32.
+    """What an int8 layer should give, not yet rounded: its very integers, computed in float32.
 
-    Args:
-        module: what ``convert`` has put in.
-        method: "forward", of a ``QFunctional`` the method called.
-        x, others: the arguments, dequantized.
-
-    Returns:
-        The result before it is rounded to the layer's output scale; None if not known here.
+    ``x`` and the others are its arguments, dequantized, ``method`` is "forward", or the one called
+    of a ``QFunctional``. None if it is not known here.
     """
     if isinstance(module, nnq.QFunctional):
         return getattr(nnq.FXFloatFunctional(), method)(x, *others, **kwargs)
@@ -229,19 +213,16 @@ def exact(module: nn.Module, method: str, x, *others, **kwargs) -> Tensor | None
 
 
 def _weighted(module: nn.Module, x: Tensor) -> Tensor:
-    weight, bias = module.weight().dequantize().contiguous(), module.bias()
+    given = module.weight().dequantize().contiguous(), module.bias()
     if isinstance(module, nnq.Linear):
-        return F.linear(x, weight, bias)
-    dims, padding = x.dim() - 2, module.padding
+        return F.linear(x, *given)
+    kind, padding, more = "conv", module.padding, (module.dilation, module.groups)
     if isinstance(module, _ConvTransposeNd):
-        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-        sizes = module.stride, padding, module.output_padding, module.groups, module.dilation
-        return function(x, weight, bias, *sizes)
-    if module.padding_mode != "zeros":
+        kind, more = "conv_transpose", (module.output_padding, module.groups, module.dilation)
+    elif module.padding_mode != "zeros":
         both = [amount for amount in reversed(padding) for _ in range(2)]
         x, padding = F.pad(x, both, mode=module.padding_mode), 0
-    function = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
-    return function(x, weight, bias, module.stride, padding, module.dilation, module.groups)
+    return getattr(F, f"{kind}{x.dim() - 2}d")(x, *given, module.stride, padding, *more)
 
 
 class _Comparison(TorchFunctionMode):
@@ -252,14 +233,15 @@ class _Comparison(TorchFunctionMode):
         self.shares, self.running, self.inside = {}, [""], 0
 
     def around(self, name, module, run, *args, **kwargs):
-        layer = is_int8(module) and not isinstance(module, (nnq.Quantize, nnq.DeQuantize))
+        int8 = is_int8(module)
+        layer = int8 and not isinstance(module, (nnq.Quantize, nnq.DeQuantize))
         floats = tree_map(dequantized, args) if layer else ()  # now: run may change its input
         self.running.append(name)
-        self.inside += is_int8(module)
+        self.inside += int8
         result = run(*args, **kwargs)
-        if layer and isinstance(result, Tensor):
+        if layer:
             self.compare(exact(module, run.__name__, *floats, **kwargs), result)
-        self.inside -= is_int8(module)
+        self.inside -= int8
         self.running.pop()
         return result
 
@@ -275,7 +257,7 @@ class _Comparison(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         args_, kwargs_ = tree_map(dequantized, (args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.is_quantized:
+        if isinstance(result, Tensor) and result.is_quantized:  # whatever else may not run twice
             self.compare(func(*args_, **kwargs_), result)
         return result
 
@@ -323,17 +305,13 @@ def assert_no_saturation(int8: nn.Module, *inputs: Tensor, vnni: bool | None = N
             int8(*inputs)
     else:
         names += [name for name, share in inexact_layers(int8, *inputs).items() if share > WRONG]
-    _fail_for(
-        dict.fromkeys(names),
-        "wrong sums, as of 8-bit activations without VNNI: use get_default_qconfig('x86'), and "
-        "Tanh or Sigmoid in float",
-    )
+    problem = "wrong sums, as of 8-bit activations without VNNI: use get_default_qconfig('x86')"
+    _fail_for(dict.fromkeys(names), f"{problem}, and Tanh or Sigmoid in float")
 
 
 def _can_saturate(layer: nn.Module, x: Tensor) -> bool:
-    """Whether two neighbouring products can leave 16 bits (neighbours are input channels)."""
     weight = layer.weight().int_repr().int().movedim(1, -1).flatten(1)
-    pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
+    pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))  # of input channels
     extreme = max(int((sign * pairs).clamp(min=0).sum(-1).max()) for sign in (1, -1))
     return extreme * int(x.int_repr().max()) > 2**15 - 1
 
@@ -351,10 +329,8 @@ def assert_called_once(model: nn.Module, *inputs: Tensor) -> None:
             module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     with torch.inference_mode():
         model(*inputs)
-    _fail_for(
-        (name for name, count in calls.items() if count > 1),
-        "runs more than once in a call: make one instance for each use",
-    )
+    often = [name for name, count in calls.items() if count > 1]
+    _fail_for(often, "runs more than once in a call: make one instance for each use")
 
 
 class _CatWatcher(TorchFunctionMode):
