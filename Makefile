@@ -9,7 +9,7 @@
 #   LAB=...         options for JupyterLab, e.g. LAB="--no-browser --port=9999"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run test check notebooks scenes
+.PHONY: help setup lab run test check notebooks scenes book
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
@@ -45,6 +45,7 @@ help:
 	@echo "make check      before a commit, under 3 minutes: lint, types, unit tests, three notebooks"
 	@echo "make notebooks  execute all notebooks and store outputs, links, index, results"
 	@echo "make scenes     draw the 3,000 scenes of data/train, for notebook 07's long run"
+	@echo "make book       the series as pages with a search, under build/book; Python 3.11 or newer"
 	@echo "make setup      only the environment (TORCH=cpu: no CUDA, a much smaller download; ALL=1)"
 
 .venv/made: requirements.txt
@@ -95,6 +96,24 @@ notebooks: .venv/made-all
 	@$(RUN) -m maintainers.tables
 	@$(RUN) docs/map.py
 	@$(RUN) -m maintainers.results --readme
+	@$(RUN) docs/picture.py
 
 scenes: .venv/made
 	@$(RUN) maintainers/draw.py data/train --count 3000 --seed 1
+
+# The book has an environment of its own, without torch.
+BOOK := .venv-book/$(notdir $(BIN))/python
+
+.venv-book/made: docs/book/requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit('==> The book needs Python 3.11 or newer: make book PYTHON=path/to/python' if sys.version_info < (3, 11) else 0)"
+	@echo "==> Making the book's environment in .venv-book"
+	@$(PYTHON) -m venv .venv-book
+	@$(BOOK) -m pip install --disable-pip-version-check --quiet -r $<
+	@$(BOOK) -c "open('$@', 'w')"
+
+book: .venv-book/made
+	@$(BOOK) docs/book/sources.py build/book-source build/book
+	@$(BOOK) -m sphinx -q -W --keep-going -E -j auto -c docs/book -d build/book-doctrees build/book-source build/book
+	@$(BOOK) docs/book/links.py build/book
+	@$(BOOK) docs/book/search.py build/book
+	@echo "==> The book is in build/book: open index.html"
