@@ -1,6 +1,6 @@
 """Detectors as files for other runtimes: ONNX, ExecuTorch, traced TorchScript.
 
-What this takes is optional (``pip install blaze_utils[deploy]``) and imported where it is needed;
+What this takes is optional (``pip install -e .[deploy]``) and imported where it is needed;
 ``missing`` says what is not there. ``runtimes`` runs the files. Each runtime has a float file as
 well, made with the same effort, for its int8 file to be compared with.
 """
@@ -28,7 +28,7 @@ OUTPUTS = ("loc", "conf", "landm")
 def missing(*packages: str) -> str | None:
     """Which of these packages is not installed here, as a sentence; None if all are."""
     absent = ", ".join(package for package in packages if find_spec(package) is None)
-    hint = "cannot be imported here (pip install blaze_utils[deploy])."
+    hint = "cannot be imported here (make setup ALL=1, or pip install -e .[deploy])."
     return f"{absent} {hint}" if absent else None
 
 

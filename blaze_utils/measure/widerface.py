@@ -72,7 +72,10 @@ def _opened(path: Path) -> Iterator[dict[str, Any]]:
     """The content of a ``.mat`` file; what goes wrong with it becomes an error that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found. {WHERE_TO_GET}")
-    from scipy.io import loadmat  # half a second, which others shall not wait for
+    try:
+        from scipy.io import loadmat  # optional, and half a second to import
+    except ImportError as error:
+        raise ImportError(f"{path}: to read it, scipy is needed (pip install scipy)") from error
 
     try:
         yield loadmat(path)
