@@ -42,23 +42,21 @@ def run(python: str, variables: dict[str, str], notebooks: list[str]) -> dict[st
     subprocess.run(command, cwd=ROOT, env=os.environ | options, check=False)
     for case in ElementTree.parse(report).iter("testcase"):
         row = found[re.search(r"\d\d_\w+", case.get("classname") + case.get("name"))[0]]
-        bad = case.find("failure") is not None or case.find("error") is not None
+        bad = any(part.tag in ("failure", "error") for part in case)
         row[:] = row[0] + float(case.get("time")), row[1] + 1, row[2] + bad
     return found
 
 
 def write_row(key: str, runs: list[dict[str, list]]) -> None:
     """Put the row of a setting and a Python, which it begins with, into the table."""
-    red = [
-        f"run {i}: {n[:2]} ({row[2]})" for i, f in enumerate(runs) for n, row in f.items() if row[2]
-    ]
+    bad = [(i, n, row[2]) for i, f in enumerate(runs, 1) for n, row in f.items() if row[2]]
+    red = ", ".join(f"run {i}: {n[:2]} ({failed} cells)" for i, n, failed in bad)
     what = f"{len(runs[0])} notebooks, {sum(row[1] for row in runs[0].values())} cells"
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = re.findall(r"model name\s*: (.+)", info) or [platform.processor()]
-    cells = [f"{what} × {len(runs)}", "red in " + ", ".join(red) if red else "green"]
+    cells = [f"{what} × {len(runs)}", f"red in {red}" if red else "green"]
     cells += [f"{datetime.date.today()}", f"{names[0]}, {os.cpu_count()} cores"]
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
-    lines = [line for line in lines if not line.startswith(key)]
+    lines = [line for line in PAGE.read_text("utf-8").splitlines() if not line.startswith(key)]
     lines.insert(lines.index("<!-- rerun:end -->"), f"{key} {' | '.join(cells)} |")
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
@@ -69,6 +67,7 @@ def write_times(found: dict[str, list]) -> None:
         text = page.read_text(encoding="utf-8")
         for name, (value, _, _) in found.items():
             time = f"{value / 60:.0f} min" if value > 90 else f"{max(10, round(value, -1)):.0f} s"
+            time = time.replace(" ", "\u00a0")  # must not wrap
             text = re.sub(rf"(\| \[[^|]*{name}.*\| )[^|]+ \|\n", rf"\g<1>{time} |\n", text)
         page.write_text(text, encoding="utf-8", newline="\n")
 
