@@ -41,7 +41,8 @@ class CheckError(AssertionError):
         self.modules = list(modules)
 
 
-def _fail_for(names: Iterable[str], problem: str) -> None:
+def fail_for(names: Iterable[str], problem: str) -> None:
+    """``CheckError`` about these modules, if there are any; ``problem`` follows their names."""
     if names := list(names):
         shown = ", ".join(name or "the model" for name in names[:SHOWN])
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -72,7 +73,7 @@ def assert_prepared(model: nn.Module) -> None:
 
 def assert_converted(model: nn.Module) -> None:
     """``convert`` has done something: there are int8 layers, and no observers any more."""
-    _fail_for(_observers(model), "still observing: call convert, and use what it returns")
+    fail_for(_observers(model), "still observing: call convert, and use what it returns")
     if not any(isinstance(module, WeightedQuantizedModule) for module in model.modules()):
         raise CheckError("no int8 layer: set model.qconfig, call prepare, then convert")
 
@@ -90,7 +91,7 @@ def assert_calibrated(model: nn.Module) -> None:
         raise CheckError("neither observers nor scales: call prepare first")
     blind = [name for name, observer in observers.items() if not _has_seen_data(observer)]
     blind += [n for n, m in int8.items() if float(m.scale) == 1.0 and int(m.zero_point) == 0]
-    _fail_for(blind, "never saw data: calibrate between prepare and convert, through the same path")
+    fail_for(blind, "never saw data: calibrate between prepare and convert, through the same path")
 
 
 def _has_seen_data(observer: nn.Module) -> bool:
@@ -107,7 +108,7 @@ def assert_no_batch_norm(model: nn.Module) -> None:
     parts = {part for m in model.modules() if isinstance(m, _FusedModule) for part in m.modules()}
     norms = {n: m for n, m in model.named_modules() if "BatchNorm" in type(m).__name__}
     left = [name for name, module in norms.items() if module not in parts]
-    _fail_for(left, "batch norm left: fuse it with the convolution before it, before prepare")
+    fail_for(left, "batch norm left: fuse it with the convolution before it, before prepare")
 
 
 def assert_fake_quantized(model: nn.Module) -> None:
@@ -117,11 +118,11 @@ def assert_fake_quantized(model: nn.Module) -> None:
     """
     fakes = {name: m for name, m in model.named_modules() if isinstance(m, FakeQuantizeBase)}
     only_observe = [name for name in _observers(model) if name.rpartition(".")[0] not in fakes]
-    _fail_for(only_observe, "observes but does not round: use get_default_qat_qconfig")
+    fail_for(only_observe, "observes but does not round: use get_default_qat_qconfig")
     if not fakes:
         raise CheckError("no fake quantization: set model.qconfig, then call prepare_qat")
     off = [name for name, fake in fakes.items() if not bool(fake.fake_quant_enabled[0])]
-    _fail_for(off, "fake quantization is off: model.apply(torch.ao.quantization.enable_fake_quant)")
+    fail_for(off, "fake quantization is off: model.apply(torch.ao.quantization.enable_fake_quant)")
 
 
 def assert_input_covered(
@@ -306,7 +307,7 @@ def assert_no_saturation(int8: nn.Module, *inputs: Tensor, vnni: bool | None = N
     else:
         names += [name for name, share in inexact_layers(int8, *inputs).items() if share > WRONG]
     problem = "wrong sums, as of 8-bit activations without VNNI: use get_default_qconfig('x86')"
-    _fail_for(dict.fromkeys(names), f"{problem}, and Tanh or Sigmoid in float")
+    fail_for(dict.fromkeys(names), f"{problem}, and Tanh or Sigmoid in float")
 
 
 def _can_saturate(layer: nn.Module, x: Tensor) -> bool:
@@ -330,7 +331,7 @@ def assert_called_once(model: nn.Module, *inputs: Tensor) -> None:
     with torch.inference_mode():
         model(*inputs)
     often = [name for name, count in calls.items() if count > 1]
-    _fail_for(often, "runs more than once in a call: make one instance for each use")
+    fail_for(often, "runs more than once in a call: make one instance for each use")
 
 
 class _CatWatcher(TorchFunctionMode):

@@ -48,12 +48,10 @@ PACKED = """self.lstm.qconfig = None  # in __init__: the recurrent layer stays f
 x = self.dequant(x)  # before pack_padded_sequence
 x = self.quant_2(x)  # behind pad_packed_sequence"""
 MESSAGES = {
-    "scope": ("NOT_EAGER",
-        "This is {what}: only models of static quantization in eager mode are judged.",
-        "diagnose(float_model, example_inputs)  # the module that it was made from"),
+    "scope": ("NOT_EAGER", "This is {what}: only models of static quantization in eager mode are "
+        "judged.", "diagnose(float_model, example_inputs)  # the module that it was made from"),
     "forward": ("NOT_COPYABLE", "Its forward has been replaced by a function, which in a copy "
-        "still works with the old modules: what convert returns would run the float model.",
-        "module.forward = types.MethodType(function, module)  # or write a subclass"),
+        "still works with the old modules.", "module.forward = types.MethodType(function, module)"),
     "copy": ("NOT_COPYABLE", "prepare and convert copy the model, which cannot be copied: {error}.",
         "# remove attributes that hold results, such as cached outputs"),
     "weight_g": ("NOT_COPYABLE", "The old weight_norm keeps what cannot be copied: {error}.",
@@ -69,13 +67,12 @@ MESSAGES = {
         "x = self.quant(x)  # in forward, before the first layer\n"
         "return self.dequant(x)  # behind the last layer, once for each output"),
     "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: "
-        "convert leaves it as it is.", "module.qconfig = qconfig  # before prepare"),
+        "convert leaves it.", "module.qconfig = qconfig  # before prepare"),
     "stub unused": ("STUB_MISPLACED", "This stub is never called.", "# call it, or delete it"),
-    "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor: there is "
-        "no DeQuantStub on its way out.", "return self.dequant(x)  # once for each output"),
+    "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor.",
+        "return self.dequant(x)  # once for each output"),
     "float": ("STUB_MISPLACED", "Its input has not come through a QuantStub, or has left int8: "
-        "after convert it is given float, and stops.",
-        "x = self.quant(x)  # before this module\n"
+        "convert makes it stop.", "x = self.quant(x)  # before this module\n"
         "module.qconfig = None  # or let it stay float, before prepare"),
     "int8": ("STUB_MISPLACED", "This QuantStub is given a tensor that is int8 already.",
         "# delete this stub, or put a DeQuantStub before it"),
@@ -89,8 +86,7 @@ MESSAGES = {
         "runs, but all get the scale of the first: larger values are clipped.", "{fix}"),
     "clamp": ("CLAMP_ON_QNNPACK", "{op} at {place}: on qnnpack its values come out in the wrong "
         "places behind an int8 convolution, without an error.",
-        "x = self.relu(x)  # nn.ReLU, fused with the layer before it\n"
-        "x = torch.clamp(x.contiguous(), low, high)  # or so"),
+        "x = self.relu(x)  # nn.ReLU, fused with the layer before it"),
     "kernel": ("WRONG_KERNEL", "{op} at {place} runs in int8, and its values are wrong.", AROUND),
     "lossy": ("LOW_SQNR", "{op} at {place} leaves ≈ {decibels:.0f} dB of its result.", AROUND),
     "operator": ("FUNCTIONAL_OP", "{op} at {place} runs between int8 layers. {why} After convert: "
@@ -107,10 +103,9 @@ MESSAGES = {
         "    new.load_state_dict(old.state_dict(), strict=False)\n"
         "    model.set_submodule(name, {new})  # then fuse it"),
     "shared": ("SHARED_MODULE", "This {kind} is called {count} times a run and has one scale for "
-        "all of them, which is too coarse where the values are small.",
-        "self.a, self.b = ...  # in __init__: one for each call"),
+        "all of them.", "self.a, self.b = ...  # in __init__: one for each call"),
     "relu": ("SHARED_MODULE", "This ReLU is called at {count} places. It works, but cannot be "
-        "fused with the layer before it: fusing leaves an Identity, at the other places too.",
+        "fused: that leaves an Identity, at the other places too.",
         "self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # in __init__: one for each place"),
     "functional relu": ("FUNCTIONAL_RELU", "The ReLU at {place} is a function: it runs in int8, "
         "but only a module can be fused with the layer before it.",
@@ -129,7 +124,7 @@ MESSAGES = {
 }
 """By a short name: code, explanation and fix."""
 
-# What is offered for modules: code about ``model`` that was run on a copy before it is offered.
+# Fixes for modules: code about ``model`` that was run on a copy before it is offered.
 IN_FLOAT = """from torch.ao.quantization import DeQuantStub, QuantStub
 for name in {names}:  # in float, between int8 neighbours
     module = model.get_submodule(name)
@@ -173,9 +168,8 @@ CLAMPS = ("relu6", "hardtanh", "clamp", "clip")
 CAUSES = [
     (lambda m, t: parametrize.is_parametrized(m), PARAMETRIZED,
         "convert goes by the exact type, and a parametrization (weight_norm) is a type of its own"),
-    (lambda m, t: type(m) is nn.PReLU, PRELU,
-        "It needs a qconfig that can express 1.0: with others convert stops, or positive values "
-        "are multiplied by the largest slope"),
+    (lambda m, t: type(m) is nn.PReLU, PRELU, "It needs a qconfig that can express 1.0: with "
+        "others convert stops, or positive values are multiplied by the largest slope"),
     (lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)), EMBEDDING,
         "It needs a qconfig of its own"),
     (lambda m, t: isinstance(getattr(m, "padding", 0), str), NUMBERS,
@@ -186,9 +180,8 @@ CAUSES = [
         "It has no static int8 form (quantize_dynamic has one)"),
     (lambda m, t: "createStatus" in t.error, "",
         "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller"),
-    (lambda m, t: t.error and t.step == "storing", "", "It runs, but cannot be stored or copied"),
+    (lambda m, t: t.step == "storing" and t.error, "", "It runs, but cannot be stored or copied"),
     (lambda m, t: t.bad == "swapped", "", "prepare puts a module of its own in its place"),
-    (lambda m, t: t.bad == "wrong" and isinstance(m, WEIGHTED) and not on_qnnpack(), "", SATURATED),
     (lambda m, t: t.bad == "wrong", "", SILENT),
     (lambda m, t: t.error and any(base in trials.SWAPPED for base in type(m).__mro__[1:]), "",
         "convert goes by the exact type and leaves a subclass of a layer in float"),
@@ -200,11 +193,6 @@ BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRO
     "low": "LOW_SQNR"}
 TRIED = 8  # a fix is tried on so many of the modules that it is for
 # fmt: on
-
-
-def on_qnnpack() -> bool:
-    """Whether the engine in use is that of Arm."""
-    return torch.backends.quantized.engine == "qnnpack"
 
 
 @dataclass(frozen=True)
@@ -328,17 +316,15 @@ def diagnose(
 def arguments(model: nn.Module, inputs, kwargs: dict | None) -> tuple[tuple, dict]:
     """Positional and keyword arguments: copies, float32, on the CPU."""
     args, kwargs = inputs if isinstance(inputs, tuple) else (inputs,), kwargs or {}
-    if (
-        isinstance(inputs, dict)
-        and inputs.keys() <= inspect.signature(model.forward).parameters.keys()
-    ):
+    names = inspect.signature(model.forward).parameters.keys()
+    if isinstance(inputs, dict) and inputs.keys() <= names:
         args, kwargs = (), inputs | kwargs
 
     def on_cpu(leaf):
         leaf = leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
         return leaf.float() if trials.is_real(leaf) else leaf
 
-    return tree_map(on_cpu, args), tree_map(on_cpu, kwargs)
+    return tree_map(on_cpu, (args, kwargs))
 
 
 def out_of_scope(model: nn.Module) -> Iterator[Finding]:
@@ -378,9 +364,7 @@ def _holders(wrong, what: str):
     def check(model: nn.Module) -> None:
         modules = model.named_modules()
         own = {n: [*m.parameters(recurse=False), *m.buffers(recurse=False)] for n, m in modules}
-        names = [name for name, tensors in own.items() if any(map(wrong, tensors))]
-        if names:
-            raise checks.CheckError(f"{', '.join(names[:3]) or 'The model'}: {what}", names)
+        checks.fail_for([name for name, tensors in own.items() if any(map(wrong, tensors))], what)
 
     return check
 
@@ -450,8 +434,8 @@ class Examination:
             norms, found = list(self.other_norms()), [*stubs(self.run), *operators(self.run)]
             found += self.attempts(found) if self.engine != "none" else []
             found += fusion(self.run, self.stage)
-            covered = tuple(f"{norm.module}." for norm in norms)
-            found = [f for f in found if not f"{f.module}.".startswith(covered or "/")]
+            covered = tuple(f"{norm.module}." for norm in norms) or "/"
+            found = [f for f in found if not f"{f.module}.".startswith(covered)]
             found = norms + list(filter(self.confirmed, found))
         yield from self.facts()
         yield from found
@@ -463,17 +447,16 @@ class Examination:
             try:
                 check(self.model) if self.stage in stages else None
             except checks.CheckError as error:
-                names = [name.replace(".activation_post_process", "") for name in error.modules]
+                names = {name.replace(".activation_post_process", "") for name in error.modules}
                 if code == "NOT_CALIBRATED" and len(called) > 1:  # what is not used does no harm
-                    names = [name for name in names if name in called]
+                    names &= {*called}
                 if names:
-                    module = names[0] if len(set(names)) == 1 else ""
+                    module = names.pop() if len(names) == 1 else ""
                     yield Finding(code, module, f"{error}.", fix, CODES[code])
 
     def failed(self) -> Finding:
         """The model itself does not run: why, and whether it runs with other arguments."""
-        (args, _), error = self.inputs, self.run.failure
-        names = inspect.signature(self.plain.forward).parameters
+        args, names = self.inputs[0], inspect.signature(self.plain.forward).parameters
         by_name = dict(zip(names, args, strict=False)) if len(args) <= len(names) else {}
         keys = ", ".join(f'"{name}": ...' for name in by_name)
         listed = args[0] if args and isinstance(args[0], list) else ()
@@ -484,7 +467,8 @@ class Examination:
                 others, options = copy.deepcopy(inputs)
                 copy.deepcopy(self.plain)(*others, **options)
                 fix = f"diagnose(model, {call})  # tried: with these arguments it runs"
-        said = f"{type(error).__name__}: {trials.first_sentence(error)}"
+        said = trials.first_sentence(self.run.failure)
+        said = f"{type(self.run.failure).__name__}: {said}"
         return finding("run", self.run.failed_in, error=said, fix=fix)
 
     def later(self) -> list[Finding]:
@@ -493,10 +477,10 @@ class Examination:
         if whole.error:
             return [finding("failed", whole.called[-1], step=whole.step, error=whole.error)]
         fix = "# from the float model, before prepare:\n" + IN_FLOAT
-        wrong = {name: share for name, share in whole.wrong.items() if share > WRONG}
         found = [
             self.described(name, Trial(wrong={name: share}), SILENT, "WRONG_KERNEL", fix, [name])
-            for name, share in wrong.items()
+            for name, share in whole.wrong.items()
+            if share > WRONG
         ]
         try:
             if self.stage == "converted" and not self.inputs[1]:
@@ -510,12 +494,14 @@ class Examination:
         """Batch norms of another class (frozen, synchronized, with its ReLU) that can be folded."""
         groups = defaultdict(list)
         for name, module in self.plain.named_modules():
-            mean, eps = (getattr(module, key, None) for key in ("running_mean", "eps"))
+            mean, var, weight, bias, eps = (
+                getattr(module, key, None)
+                for key in ("running_mean", "running_var", "weight", "bias", "eps")
+            )
             if type(module) in NORMS or mean is None or eps is None or name not in self.run.given:
                 continue
             x = checks.dequantized(tree_leaves(self.run.given[name])[0])
-            weight, bias = (getattr(module, key, None) for key in ("weight", "bias"))
-            norm = nn.functional.batch_norm(x, mean, module.running_var, weight, bias, eps=eps)
+            norm = nn.functional.batch_norm(x, mean, var, weight, bias, eps=eps)
             for same, new in ((norm, "new"), (norm.relu(), "nn.Sequential(new, nn.ReLU())")):
                 if trials.decibels(same, module(x)) > SAME:
                     groups[type(module).__name__, max(x.dim() - 2, 1), new].append(name)
@@ -600,7 +586,7 @@ class Examination:
 
     def remedy(self, names: list[str], own: str) -> tuple[str, float]:
         """The first fix that makes all these modules right, else the last; its decibels."""
-        family = "qnnpack" if on_qnnpack() else "x86"
+        family = "qnnpack" if self.engine == "qnnpack" else "x86"
         right = repr(trials.engine_qconfig(family))
         used = {repr(self.run.qconfigs[n] or trials.engine_qconfig()) for n in names}
         of_engine = "" if used == {right} else ENGINE_QCONFIG.replace("{engine}", family)
@@ -674,7 +660,7 @@ def operators(run: Run) -> Iterator[Finding]:
         elif call.error and not call.builtin:
             grouped[call.module, position].append(call)
         elif call.wrong > WRONG:
-            clamp = call.op in CLAMPS and on_qnnpack()
+            clamp = call.op in CLAMPS and torch.backends.quantized.engine == "qnnpack"
             yield finding("clamp" if clamp else "kernel", call.module, **facts)
     for (module, position), calls in grouped.items():
         places = list(dict.fromkeys(f"{call.op} ({call.place})" for call in calls))

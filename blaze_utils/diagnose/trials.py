@@ -125,34 +125,23 @@ def undisturbed() -> Iterator[None]:
 
 @dataclass
 class Call:
-    """One operator or unit as it ran.
+    """One operator or unit as it ran. Values are numbered; one changed in place is a new one."""
 
-    Attributes:
-        module, op: dotted name of the innermost module; the operator, or the class of the unit.
-        place: file and line in the user's code, such as ``model.py:109``.
-        builtin: the operator is called by a module of ``torch.nn``, not by the user's code.
-        inputs, outputs: numbers of the values; a tensor changed in place is a new value.
-        inside, scales: an input is int8 in the converted model; the scales of those inputs.
-        error: what PyTorch says to int8 inputs; for a unit what is wrong with them; or "".
-        wrong: share of the int8 result more than one step beside exact arithmetic.
-        decibels: the int8 result against float arithmetic on the same inputs.
-    """
-
-    module: str
-    op: str
-    place: str
-    builtin: bool
+    module: str  # dotted name of the innermost module
+    op: str  # the operator, or the class of the unit
+    place: str  # file and line in the user's code, such as model.py:109
+    builtin: bool  # called by a module of torch.nn, not by the user's code
     unit: bool
     inputs: list[int]
-    inside: bool
-    scales: list[float]
+    inside: bool  # an input is int8 in the converted model
+    scales: list[float]  # of those inputs
     outputs: list[int] = field(default_factory=list)
-    error: str = ""
-    wrong: float = 0.0
-    decibels: float = INFINITE
+    error: str = ""  # what PyTorch says to int8 inputs; for a unit what is wrong with them
+    wrong: float = 0.0  # share of the int8 result more than one step beside exact arithmetic
+    decibels: float = INFINITE  # the int8 result against float arithmetic on the same inputs
 
 
-class Recorder(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):
     """Writes down what runs under it. A tensor carries its number and its shadow as attributes."""
 
     def __init__(self, units: set[str], everything_inside: bool) -> None:
@@ -162,7 +151,6 @@ class Recorder(TorchFunctionMode):
         self.depth = self.count = 0
 
     def mark(self, tensor: Tensor, int8=None) -> int:
-        """Give a tensor a new number, and a shadow if ``int8`` is quantized."""
         self.count += 1
         tensor._number, tensor._shadow = self.count, int8 if is_quantized(int8) else None
         return self.count
@@ -181,14 +169,12 @@ class Recorder(TorchFunctionMode):
         return torch.quantize_per_tensor(leaf, scale, round(-low / scale), torch.quint8)
 
     def call(self, op: str, given: list[Tensor], unit: bool = False) -> Call:
-        """A call that is about to happen, with its inputs."""
         int8 = [tensor for tensor in map(shadow, given) if tensor.is_quantized]
         scales = [t.q_scale() for t in int8 if t.qscheme() == torch.per_tensor_affine]
         numbers = [getattr(t, "_number", None) or self.mark(t) for t in given]
         return Call(self.names[-1], op, *place_of_caller(), unit, numbers, bool(int8), scales)
 
     def finish(self, call: Call, result, int8) -> None:
-        """Write a call down, with the shadows of its result."""
         results, shadows = tensors(result), tensors(int8)
         shadows = shadows if len(shadows) == len(results) else results
         call.outputs = [self.mark(*pair) for pair in zip(results, shadows, strict=True)]
@@ -248,7 +234,6 @@ class Recorder(TorchFunctionMode):
         return result
 
     def unit(self, module: nn.Module, run, args: tuple, kwargs: dict):
-        """A unit runs."""
         self.depth += 1  # what PyTorch does inside, and what is done here, is not written down
         for tensor in tensors(args[:3]):
             if not hasattr(tensor, "_number"):  # of a scripted function: taken to be int8
@@ -270,7 +255,6 @@ class Recorder(TorchFunctionMode):
         return result
 
     def input_error(self, module: nn.Module, call: Call, args: tuple) -> str:
-        """What is wrong with a unit's arguments."""
         if isinstance(module, QUANT + DEQUANT) and isinstance(args[0], (tuple, list, dict)):
             return "tuple"
         if isinstance(module, QUANT):
@@ -286,7 +270,7 @@ class Run:
 
     Attributes:
         modules, units: by dotted name, without the inside of units; the names of the units.
-        qconfigs: the qconfig of each module, its own or inherited; "" if none was ever set.
+        qconfigs: of each module, its own or inherited; "" if none was ever set.
         stays_float: names without a qconfig where others have one: convert leaves them.
         calls, by_module, users: what ran; by module; by the number of an input.
         given: by name, the arguments of a module's first call, as shadows, and the method called.
@@ -310,16 +294,15 @@ class Run:
         ids = [id(module) for _, module in every]
         self.aliases = {name for name, m in self.modules.items() if ids.count(id(m)) > 1}
         self.has_stub = any(isinstance(module, QUANT) for module in self.modules.values())
-        self.record(copy.deepcopy(model), *copy.deepcopy(inputs))
+        self._record(copy.deepcopy(model), *copy.deepcopy(inputs))
         self.users, self.by_module = defaultdict(list), defaultdict(list)
         for call in self.calls:
             self.by_module[call.module].append(call)
             for value in call.inputs:
                 self.users[value].append(call)
 
-    def record(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Run a copy of the model."""
-        recorder = Recorder(self.units, everything_inside=not self.has_stub)
+    def _record(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        recorder = _Recorder(self.units, everything_inside=not self.has_stub)
         self.calls, self.given = recorder.calls, recorder.given
         self.failure, self.failed_in, self.returns, self.returns_int8 = None, "", set(), False
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -356,14 +339,12 @@ class Run:
             chain, best = [name], []
             while len(chain) < 3 and (following := self.next(chain[-1])) is not None:
                 chain.append(following)
-                best = list(chain) if self.fuses(chain) else best
-            if best and used.isdisjoint(best):
-                chains.append(best)
-                used.update(best)
+                best = list(chain) if self._fuses(chain) else best
+            chains += [best] if best and used.isdisjoint(best) else []
+            used.update(*chains[-1:])
         return chains
 
-    def fuses(self, chain: list[str]) -> bool:
-        """Whether ``fuse_modules`` takes these modules: PyTorch is asked."""
+    def _fuses(self, chain: list[str]) -> bool:
         modules = [self.modules[name] for name in chain]
         try:
             get_fuser_method(tuple(map(type_of, modules)))
@@ -463,10 +444,8 @@ def _through(dequant: nn.Module, leaf):
 class Alone(nn.Module):
     """One module as a model of its own: stubs where its inputs are int8, and behind it.
 
-    Args:
-        unit: the module, in float.
-        given: of a call, as in ``Run.given``.
-        qconfig: for all that has none of its own.
+    ``unit`` is in float, ``given`` of a call as in ``Run.given``; ``qconfig`` is for all that has
+    none of its own.
     """
 
     def __init__(self, unit: nn.Module, given: tuple, qconfig: tq.QConfig) -> None:
