@@ -165,6 +165,11 @@ def test_the_chinese_index_has_every_entry_of_the_gallery_with_cause_and_fix():
     assert not rows, "these are in 08 no more"
 
 
+def test_what_was_run_where_was_green():
+    rows = rows_of(page("tests/README.md"))
+    assert rows and [row for row in rows if row[3] != "green"] == []
+
+
 LINK = re.compile(r"\]\(<?((?!https?:)[^)>#]*)(?:#((?:[^()>]|\([^()]*\))+))?>?\)")
 
 
