@@ -332,6 +332,7 @@ def decide(ways: pd.DataFrame) -> tuple[str, Path | None]:
     if relative > FASTER:
         small = good.megabytes.idxmin()
         size = f"for a small file take {small!r} (≈ {good.megabytes[small]:.1f} MB)"
-        return f"Stay in float, because the fastest way, {name!r}, takes {time_}; {size}.", None
+        slow = f"the fastest way that keeps the outputs, {name!r}, takes {time_}"
+        return f"Stay in float, because {slow}; {size}.", None
     quality = f"≈ {good.decibels[name]:.0f} dB, ≈ {good.megabytes[name]:.1f} MB"
     return f"Take {name!r}: {time_}, {quality}.", good.file[name]

@@ -468,25 +468,15 @@ class Alone(nn.Module):
 
 @dataclass
 class Trial:
-    """What eager int8 made of a model.
+    """What eager int8 made of a model."""
 
-    Attributes:
-        step: what was done last: "fix", "prepare", "calibration", "convert", "storing" or "int8".
-        error: what was said against it there; "" if nothing.
-        called: names of the modules as they ran in that step.
-        in_float: decibels of what ``prepare`` puts in its place, against the original.
-        decibels: of int8 against float; NaN if nothing could be compared.
-        wrong: by layer, the share of results more than one step beside exact arithmetic.
-        dead: the float result has no signal, so that its decibels say nothing.
-    """
-
-    step: str = "fix"
-    error: str = ""
-    called: list[str] = field(default_factory=lambda: [""])
-    in_float: float = INFINITE
-    decibels: float = NAN
-    wrong: dict[str, float] = field(default_factory=dict)
-    dead: bool = False
+    step: str = "fix"  # done last: "fix", "prepare", "calibration", "convert", "storing" or "int8"
+    error: str = ""  # what was said against it there; "" if nothing
+    called: list[str] = field(default_factory=lambda: [""])  # modules as they ran in that step
+    in_float: float = INFINITE  # decibels of what prepare puts in its place, against the original
+    decibels: float = NAN  # of int8 against float; NaN if nothing could be compared
+    wrong: dict[str, float] = field(default_factory=dict)  # as checks.inexact_layers gives it
+    dead: bool = False  # the float result has no signal: its decibels say nothing
 
     @property
     def bad(self) -> str:
@@ -501,12 +491,10 @@ class Trial:
 
 
 def attempt(model: nn.Module, inputs: tuple[tuple, dict], fix: str = "") -> Trial:
-    """Take a model from where it is to int8, and run it there.
+    """Take a copy of a model from where it is to int8, and run it there.
 
-    Args:
-        model: of any stage; it is copied.
-        inputs: positional and keyword arguments, for calibration too.
-        fix: code about ``model`` that is run first, on the copy.
+    The inputs, positional and by name, are for calibration too. ``fix`` is code about ``model``
+    that is run first, on the copy.
     """
     trial, model, want = Trial(), duplicate(model), []
     try:
@@ -558,11 +546,7 @@ def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> tuple[list[Tensor]
 
 
 def duplicate(model: nn.Module) -> nn.Module:
-    """A copy on which fixes can be run.
-
-    Copies of a parametrized module share a class of their own, and ``remove_parametrizations`` on
-    one of them would break the others.
-    """
+    """A copy on which fixes can be run: ``remove_parametrizations`` changes a module's class."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if parametrize.is_parametrized(module):
