@@ -14,7 +14,6 @@ sys.path.insert(0, str(HERE))  # errors.py
 
 project = html_title = "PyTorch quantization, step by step"
 author = "the Blaze quantization tutorial authors"
-copyright = "MIT licence"
 
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.napoleon", "autoapi.extension"]
 root_doc = "README"
@@ -42,7 +41,7 @@ html_theme = "furo"
 html_static_path, html_css_files = ["static"], ["book.css"]
 html_extra_path = ["index.html"]  # goes to README.html
 html_search_scorer = str(HERE / "scorer.js")
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 
 
 def mathml(display):

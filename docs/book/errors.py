@@ -82,7 +82,18 @@ def page(entry: Entry) -> str:
         lines += ["````text", *entry.said, "````", ""]
     if entry.also:
         lines += [f"Also: {entry.also}.", ""]
-    lines += ["## Cause", "", entry.cause, "", "## Fix", "", entry.fix, "", entry.rest, ""]
+    lines += [
+        "## Cause",
+        "",
+        entry.cause,
+        "",
+        "## Fix",
+        "",
+        entry.fix[0].upper() + entry.fix[1:],
+        "",
+        entry.rest,
+        "",
+    ]
     link = f"../notebooks/{GALLERY}#{anchor(entry.heading)}"
     lines += [
         "## Proof",

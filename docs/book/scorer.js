@@ -29,6 +29,7 @@ Search._performSearch = (query, terms, ...others) => {
   const known = [...terms].filter((word) => all.some((term) => term.includes(word)));
   const asked = new Set(splitQuery(query.toLowerCase()));
   const isMessage = asked.size > 3 && /["':_`]|Error|Warning/.test(query); // no question
+  if (isMessage) localStorage.removeItem("sphinx_highlight_terms"); // nearly every word of the page
   const more = isMessage ? errorsLike(known, Search._index) : [];
   const best = new Map(); // one hit a place
   for (const hit of [...strict(query, new Set(known), ...others), ...more]) {

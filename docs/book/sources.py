@@ -26,6 +26,9 @@ CHAPTERS = {
 }
 
 
+TITLES = {"notebooks/README.md": "All messages", "autoapi/blaze_utils/index": "The package"}
+
+
 def notebook(path: Path) -> str:
     """Give a notebook as stored, without its links to others; solutions folded."""
     book = json.loads(path.read_text(encoding="utf-8"))
@@ -53,6 +56,7 @@ def contents(names: list[str]) -> str:
             found = [n for n in found if n.count("/") == pattern.count("/")]
             listed += found if "autoapi" not in pattern else [pattern]
             used.update(found)
+        listed = [f"{TITLES[name]} <{name}>" if name in TITLES else name for name in listed]
         if listed:
             head = ["```{toctree}", ":hidden:", ":titlesonly:", f":caption: {caption}", ""]
             blocks.append("\n".join([*head, *listed, "```"]))

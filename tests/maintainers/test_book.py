@@ -39,7 +39,7 @@ def test_every_entry_of_the_gallery_has_a_page_with_its_message_cause_fix_and_pr
 
 def test_the_contents_name_every_page_once_and_each_solution_is_folded(scripts):
     files = scripts[2].gather()
-    listed = re.findall(r"^(\S+\.(?:md|ipynb))$", files["README.md"], flags=re.MULTILINE)
+    listed = re.findall(r"^(?:.+ <)?(\S+\.(?:md|ipynb))>?$", files["README.md"], flags=re.MULTILINE)
     pages = {n for n in files if n.endswith((".md", ".ipynb")) and not n.startswith("errors/")}
     assert sorted(listed) == sorted(pages - {"README.md"})
     assert files["notebooks/02_naive_quantization.ipynb"].count('"hide-cell"') >= 2
