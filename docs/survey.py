@@ -162,11 +162,13 @@ def machine() -> str:
     """Processor and versions, for the page."""
     import torch
 
+    from blaze_utils.int8.eager import has_vnni
+
+    name = platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
-        return f"{name}, torch {torch.__version__}"
-    return f"{platform.machine()}, torch {torch.__version__}"
+    return f"{name} with{'' if has_vnni() else 'out'} VNNI, torch {torch.__version__}"
 
 
 def run(until: str, limit: float, log: str) -> None:
@@ -183,6 +185,86 @@ def run(until: str, limit: float, log: str) -> None:
             writer.writerow({key: "" if value != value else value for key, value in row.items()})
 
 
+TEXT = """# What int8 does to public networks
+
+`assess` ([blaze_utils/diagnose](../blaze_utils/diagnose/assess.py)) on networks of torchvision and
+timm, one after another, by [survey.py](survey.py); the rows are in [survey.csv](survey.csv).
+**{done} of {all} networks were run**, on {machine}, one thread, with a load average of {low:.0f} to
+{high:.0f} on {cores} cores: other programs ran beside it. Times are CPU times, measured in turns
+with the float arms, which load disturbs least, but it does: read them to one digit.
+
+**The weights are random.** Batch norms have their statistics from two passes over the {images}
+images in training mode, since activations die otherwise. So decibels (SQNR of the worst output
+against float, on the images of the calibration) say what rounding does to a network of this shape,
+not what it costs a trained one. Agreement of the largest score means little here, and is left out.
+The images are the first {images} of this project's calibration set, cut to a square of {side}
+pixels, or more where the network asks for it.
+
+| | |
+| --- | --- |
+{summary}
+
+What `diagnose` found where eager mode was not tried: {eager}.
+
+- *time*: of int8, over the fastest of three float arms (as it is, traced and frozen, compiled).
+- *PT2E*: exported, weights per channel, compiled ahead of time. *dynamic*: linear layers only.
+  *eager*: as the network is, fused as `diagnose` says. Empty: not possible.
+- *size*: of the PT2E file over that of the traced float one.
+
+{tables}
+
+Not run: {rest}.
+"""
+
+
+def figure(value: float, digits: int = 0, what: str = "") -> str:
+    """A number with so many digits, or nothing."""
+    return "" if value != value else f"{value:.{digits}f}{what}"
+
+
+def line(row: pd.Series) -> str:
+    """A network's row of the page."""
+    why = row.why_not if row.why_not == row.why_not else row.pt2e_why_not
+    cells = [row.network.split(".")[-1].partition("@")[0], figure(row.side)]
+    cells += [figure(row.parameters / 1e6, 1), figure(row.float_ms, 1)]
+    for way in ("pt2e", "dynamic", "eager"):
+        cells += [figure(row[f"{way}_dB"]), figure(row[f"{way}_time"], 2)]
+    cells += [figure(row.int8_megabytes / row.megabytes, 2), "" if why != why else str(why)]
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def page(table: pd.DataFrame) -> str:
+    """The page, from the rows."""
+    head = "| network | side | M weights | float ms | PT2E dB | time | dynamic dB | time "
+    head += "| eager dB | time | size | why not PT2E |\n|" + " --- |" * 12
+    library = table.network.str.rpartition(".")[0].str.removesuffix(":backbone")
+    groups = [
+        f"## {name}\n\n{head}\n" + "\n".join(map(line, (row for _, row in rows.iterrows())))
+        for name, rows in table.groupby(library, sort=False)
+    ]
+    summary, worked = [], table.pt2e_dB.notna()
+    classes = table[library == "torchvision"]
+    summary.append(("networks with a PT2E row", f"{worked.sum()} of {len(table)}"))
+    measured = f"{classes.pt2e_dB.notna().sum()} of {len(classes)}"
+    summary.append(("torchvision's classification among them", measured))
+    for way in ("pt2e", "dynamic", "eager"):
+        found, times = table[f"{way}_dB"].dropna(), table[f"{way}_time"].dropna()
+        if len(found):
+            said = f"{len(found)} networks; {(found >= 20).sum()} with 20 dB or more, median "
+            said += f"{found.median():.0f} dB; time {times.min():.2f} to {times.max():.2f}"
+            summary.append((way.replace("pt2e", "PT2E"), f"{said}, median {times.median():.2f}"))
+    codes = table.eager_why_not.dropna().str.extract(r"findings?: (.*)")[0]
+    counts = codes.str.split(", ").explode().value_counts()
+    return TEXT.format(
+        done=len(table), all=len(NETWORKS), machine=" and ".join(table.machine.unique()),
+        low=table.load.min(), high=table.load.max(), cores=os.cpu_count(), images=IMAGES, side=SIDE,
+        summary="\n".join(f"| {name} | {value} |" for name, value in summary),
+        eager=", ".join(f"{code} ({count})" for code, count in counts.items()),
+        tables="\n\n".join(groups),
+        rest=", ".join(name for name in NETWORKS if name not in set(table.network)) or "none",
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", default="24", help="time of day after which none is begun")
@@ -190,3 +272,4 @@ if __name__ == "__main__":
     parser.add_argument("--log", default=os.devnull, help="file for what the networks print")
     options = parser.parse_args()
     run(options.until, options.limit, options.log)
+    PAGE.write_text(page(pd.read_csv(TABLE)))
