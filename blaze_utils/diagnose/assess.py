@@ -202,6 +202,21 @@ class Bench:
         same = [want[0].argmax(1) == got[0].argmax(1) for want, got in pairs]
         return found, float(torch.cat(same).float().mean())
 
+    def attempt(self, way: Callable) -> tuple[dict, dict[str, float], Callable | None]:
+        """A way's row, the SQNR of its outputs, and what to time; what it raises is its row."""
+        start, row = time.perf_counter(), {}
+        try:
+            load, path = way(self)
+            row = {"file": path, "seconds_to_make": time.perf_counter() - start}
+            function = load()
+            row["seconds_to_load"] = time.perf_counter() - start - row["seconds_to_make"]
+            outputs, row["same_class"] = self.quality(function)
+        except Exception as error:
+            return {"why_not": first_sentence(error)}, {}, None
+        row["megabytes"] = path.stat().st_size / 1e6 if path else np.nan
+        row["decibels"] = min(outputs.values(), default=np.nan)
+        return row, outputs, function
+
     def alone(self, name: str) -> float:
         """SQNR of the worst output with one layer's input and weight rounded to 8 bits."""
         layer = self.model.get_submodule(name)
@@ -279,19 +294,8 @@ def assess(
         functions, rows, outputs = {}, {}, {}
         for name, way in (bar := tqdm(chosen.items(), leave=False)):
             bar.set_description(name)
-            start = time.perf_counter()
-            try:
-                load, path = way(bench)
-                made = time.perf_counter()
-                function = load()
-                rows[name] = {"file": path, "seconds_to_load": time.perf_counter() - made}
-                outputs[name], rows[name]["same_class"] = bench.quality(function)
-                rows[name]["decibels"] = min(outputs[name].values(), default=np.nan)
-                rows[name]["megabytes"] = path.stat().st_size / 1e6 if path else np.nan
-                functions[name] = function
-            except Exception as error:  # whatever a way raises is its row
-                made, rows[name] = time.perf_counter(), {"why_not": first_sentence(error)}
-            rows[name]["seconds_to_make"] = made - start
+            rows[name], outputs[name], function = bench.attempt(way)
+            functions |= {name: function} if function else {}
         times = compare(functions, bench.example, threads=threads, min_run_time=min_run_time)
     ways = pd.DataFrame.from_dict(rows, orient="index").join(times[["cpu_ms", "ratio"]])
     ways = ways.reindex(columns=COLUMNS)
@@ -305,9 +309,10 @@ def _warm_up(model: nn.Module, inputs: list[Tensor]) -> bool:
     norms = [m for m in model.modules() if getattr(m, "num_batches_tracked", None) is not None]
     if not norms or any(int(norm.num_batches_tracked) for norm in norms):
         return False
-    model.train()
+    model.eval()
     batch = torch.cat(inputs[:8] if len(inputs) > 1 else [inputs[0], inputs[0].flip(-1)])
-    for norm in norms:
+    for norm in norms:  # of all else, dropout and auxiliary heads do harm in training mode
+        norm.train()
         norm.momentum = None  # the mean of all batches, not a moving one
     for _ in range(2):
         model(batch)
