@@ -54,13 +54,14 @@ def mathml(display):
     return visit, None
 
 
-def language_of(app, pagename, templatename, context, doctree):
-    """Tell the browser which pages are Chinese: it chooses the font and the voice."""
+def adapt(app, pagename, templatename, context, doctree):
+    """Say which pages are Chinese; and a file that is linked to opens, it is not downloaded."""
     if "zh" in pagename:
         context["language"] = "zh-CN"
+    context["body"] = context.get("body", "").replace(' download=""', "")
 
 
 def setup(app):
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", mathml("inline"), mathml("block"))
-    app.connect("html-page-context", language_of)
+    app.connect("html-page-context", adapt)

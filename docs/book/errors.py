@@ -73,50 +73,47 @@ def entries(notebook: dict) -> list[Entry]:
     return list(found.values())
 
 
+PAGE = """{index}
+
+# {heading}
+
+{said}
+
+## Cause
+
+{cause}
+
+## Fix
+
+{fix}
+
+{rest}
+
+## Proof
+
+From [notebook 08](<../notebooks/{gallery}#{anchor}>), whose settings define the helpers, and where
+"above" and "below" are.
+
+{proof}
+"""
+
+
 def page(entry: Entry) -> str:
     """Write an entry's page. Index entries make the search find a wording, whatever its length."""
-    names = [text.split(";")[0] for text in entry.wordings]
-    lines = [f"~~~{{index}} ! single: {name}\n~~~" for name in names]  # names hold backticks
-    lines += ["", f"# {entry.heading}", ""]
-    if entry.said:
-        lines += ["````text", *entry.said, "````", ""]
-    if entry.also:
-        lines += [f"Also: {entry.also}.", ""]
-    lines += [
-        "## Cause",
-        "",
-        entry.cause,
-        "",
-        "## Fix",
-        "",
-        entry.fix[0].upper() + entry.fix[1:],
-        "",
-        entry.rest,
-        "",
-    ]
-    link = f"../notebooks/{GALLERY}#{anchor(entry.heading)}"
-    lines += [
-        "## Proof",
-        "",
-        f"From [notebook 08](<{link}>), whose settings define the helpers.",
-        "",
-    ]
+    # Tildes, as the names hold backticks.
+    index = [f"~~~{{index}} ! single: {text.split(';')[0]}\n~~~" for text in entry.wordings]
+    said = ["````text\n" + "\n".join(entry.said) + "\n````"] if entry.said else []
+    said += [f"Also: {entry.also}."] if entry.also else []
+    proof = []
     for cell in entry.cells:
-        text = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            lines += [text, ""]
-        else:
-            lines += [
-                "````python",
-                text,
-                "````",
-                "",
-                "````text",
-                printed(cell).rstrip(),
-                "````",
-                "",
-            ]
-    return re.sub(r"\]\((?=\w+\.ipynb)", "](../notebooks/", "\n".join(lines))
+        text, is_code = "".join(cell["source"]), cell["cell_type"] == "code"
+        proof.append(f"````python\n{text}\n````" if is_code else text)
+        proof += [f"````text\n{printed(cell).rstrip()}\n````"] if is_code else []
+    parts = {"index": "\n".join(index), "said": "\n\n".join(said), "proof": "\n\n".join(proof)}
+    parts |= {"gallery": GALLERY, "anchor": anchor(entry.heading)}
+    parts["fix"] = entry.fix[0].upper() + entry.fix[1:]
+    text = PAGE.format(**entry._asdict() | parts)
+    return re.sub(r"\]\((?=\w+\.ipynb)", "](../notebooks/", text)
 
 
 def pages(notebook: dict) -> dict[str, str]:

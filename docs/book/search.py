@@ -38,13 +38,8 @@ def hits(browser: str, book: Path, queries: list[str]) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "search.html")
         path.write_text(page, encoding="utf-8")
-        command = [
-            browser,
-            *QUIET,
-            f"--user-data-dir={folder}/profile",
-            "--dump-dom",
-            path.as_uri(),
-        ]
+        profile = f"--user-data-dir={folder}/profile"
+        command = [browser, *QUIET, profile, "--dump-dom", path.as_uri()]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
     found = re.search(r'<pre id="hits">(.+?)</pre>', done.stdout, re.DOTALL)
     if not found:
