@@ -9,7 +9,7 @@
 #   LAB=...         options for JupyterLab, e.g. LAB="--no-browser --port=9999"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run test check notebooks scenes book
+.PHONY: help setup lab run test check notebooks scenes book play browser
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
@@ -46,6 +46,8 @@ help:
 	@echo "make notebooks  execute all notebooks and store outputs, links, index, results"
 	@echo "make scenes     draw the 3,000 scenes of data/train, for notebook 07's long run"
 	@echo "make book       the series as pages with a search, under build/book; Python 3.11 or newer"
+	@echo "make play       the page that finds faces in the browser, play/index.html; takes npm"
+	@echo "make browser    every notebook in JupyterLab in Chromium, Run All Cells; NOTEBOOKS as for run"
 	@echo "make setup      only the environment (TORCH=cpu: no CUDA, a much smaller download; ALL=1)"
 
 .venv/made: requirements.txt
@@ -117,3 +119,9 @@ book: .venv-book/made
 	@$(BOOK) docs/book/links.py build/book
 	@$(BOOK) docs/book/search.py build/book
 	@echo "==> The book is in build/book: open index.html"
+
+play: .venv/made-all
+	@$(RUN) play/build.py
+
+browser: .venv/made-all
+	@$(RUN) play/lab.py $(NOTEBOOKS)

@@ -212,8 +212,8 @@ function stopCamera() {
 async function toggleCamera() {
   if (!video) return startCamera();
   stopCamera();
-  await show(picture);
   say("The camera is off. The last picture stays.");
+  await show(picture);
 }
 
 // ---- the second part: quantization in the open
@@ -230,9 +230,11 @@ function settings() {
 let breaking = false, again = false;
 async function breakIt() {
   const how = settings();
-  $("share-value").textContent = how.calibrated
+  const zero = how.calibrated
     ? `${$("share").value} % of each output's own`
     : `${Math.round(128 * how.share)} for every output`;
+  $("share-value").textContent = zero;
+  $("share").setAttribute("aria-valuetext", zero);
   again = breaking;
   if (breaking || !picture) return; // the newest settings are tried as soon as the last are done
   breaking = true;
@@ -250,7 +252,8 @@ async function breakIt() {
 
 function showBroken() {
   if (!$("broken").querySelector("svg")) return;
-  showFaces($("broken"), sure(broken), `With these integers: ${count(sure(broken))}`);
+  const boxes = sure(broken).length;
+  showFaces($("broken"), sure(broken), `With these integers: ${boxes} ${boxes === 1 ? "box" : "boxes"}`);
 }
 
 // ---- from here on: the start

@@ -212,3 +212,20 @@ def test_an_old_browser_gets_a_sentence_and_keeps_the_picture(absent):
         page.wait(f"{STATUS}.endsWith('found.') || {STATUS}.includes('cannot')")
         assert page.evaluate("document.querySelectorAll('#float rect').length") == 10
         assert page.errors() == []
+
+
+@needs_chromium
+def test_the_camera_and_a_damaged_runtime():
+    fake = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
+    with chromium.page(1280, 800, *fake) as page:
+        page.open(build.PAGE.as_uri())
+        page.wait(READY)
+        page.evaluate("document.getElementById('camera').click()")
+        page.wait("document.querySelector('#float canvas').width == 640")  # the scene has 320
+        page.evaluate("document.getElementById('camera').click()")
+        assert "The camera is off" in page.evaluate(STATUS)
+        page.evaluate("document.getElementById('runtime.wasm').textContent = ''")
+        page.evaluate("document.getElementById('start').click()")
+        said = page.wait(f"{STATUS}.includes('does not start') && {STATUS}")
+        assert said.endswith("Plain JavaScript goes on finding faces.")
+        assert page.errors() == []
