@@ -1,7 +1,8 @@
 """What int8 in today's PyTorch does to public networks: ``assess``, one network after another.
 
-``python docs/survey.py`` appends a row a network to ``survey.csv`` and writes ``survey.md``.
-What has a row is not run again: delete the row to have it. Each network runs in a process of its
+``python docs/survey.py`` appends a row a network to ``survey.csv`` and writes ``survey.md``; the
+last row of a network counts. With ``--quick`` nothing is compiled, so that PT2E has decibels and no
+time; without it, networks that have no time are run (again). Each network runs in a process of its
 own with a time limit. It needs timm (``pip install timm``), which nothing else here does.
 """
 
@@ -94,26 +95,35 @@ def inputs(side: int) -> list:
     return [change(decode_image(str(path), mode="RGB"))[None] for path in paths]
 
 
-def examine(network: str, path: str) -> None:
+def graph(bench) -> tuple:
+    """PT2E as a way of ``assess``, not compiled: it has the decibels of int8, not its time."""
+    made = bench.pt2e_graph()
+    return lambda: made, None
+
+
+def examine(network: str, path: str, quick: bool) -> None:
     """Assess one network, and write its row as a CSV file of one line."""
     import torch
 
     from blaze_utils.diagnose import assess
+    from blaze_utils.diagnose.assess import WAYS
 
     torch.set_num_threads(1)
+    if quick:
+        WAYS[INT8["pt2e"]] = graph
+    ways = [*(FLOATS[:2] if quick else FLOATS), *INT8.values()]
     start, side = time.time(), int(network.partition("@")[2] or SIDE)
     row = {"network": network, "side": side, "load": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as folder:
         model = build(network)
         row["parameters"] = sum(p.numel() for p in model.parameters())
-        found = assess(
-            model, inputs(side), folder, min_run_time=0.4, ways=[*FLOATS, *INT8.values()]
-        )
-    ways = found.ways
+        found = assess(model, inputs(side), folder, min_run_time=0.4, ways=ways)
+    ways = found.ways  # also a row for each that fails
     best = ways.ratio.reindex(FLOATS).min()
     for short, way in INT8.items():
         row[f"{short}_dB"] = ways.decibels[way]
-        row[f"{short}_time"] = ways.ratio[way] / best
+        timed = not quick or short != "pt2e"
+        row[f"{short}_time"] = ways.ratio[way] / best if timed else float("nan")
         row[f"{short}_why_not"] = ways.why_not[way]
     row["agree"] = ways.same_class[INT8["pt2e"]]
     row["megabytes"] = ways.megabytes[FLOATS[1]]
@@ -123,13 +133,13 @@ def examine(network: str, path: str) -> None:
     pd.DataFrame([row]).to_csv(path, index=False)
 
 
-def guarded(network: str, path: str, log: str) -> None:
+def guarded(network: str, path: str, log: str, quick: bool) -> None:
     """``examine`` in a process of its own: whatever it raises is its row."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     try:
-        examine(network, path)
+        examine(network, path, quick)
     except Exception as error:
         said = (str(error).splitlines() or [""])[0][:150]
         row = {"network": network, "why_not": f"{type(error).__name__}: {said}"}
@@ -137,7 +147,7 @@ def guarded(network: str, path: str, log: str) -> None:
         raise
 
 
-def row_of(network: str, limit: float, log: str) -> dict:
+def row_of(network: str, limit: float, log: str, quick: bool) -> dict:
     """The row of a network; one with the reason if its process ends without."""
     context = multiprocessing.get_context("forkserver")  # which has imported what all need
     context.set_forkserver_preload(
@@ -145,7 +155,7 @@ def row_of(network: str, limit: float, log: str) -> dict:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.csv"
-        process = context.Process(target=guarded, args=(network, str(path), log))
+        process = context.Process(target=guarded, args=(network, str(path), log, quick))
         process.start()
         process.join(limit)
         late = process.is_alive()
@@ -171,13 +181,20 @@ def machine() -> str:
     return f"{name} with{'' if has_vnni() else 'out'} VNNI, torch {torch.__version__}"
 
 
-def run(until: str, limit: float, log: str) -> None:
-    """Run what has no row yet, until a time of day."""
-    done = set(pd.read_csv(TABLE).network) if TABLE.exists() else set()
+def rows() -> pd.DataFrame:
+    """The last row of each network."""
+    table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
+    return table.drop_duplicates("network", keep="last")
+
+
+def run(until: str, limit: float, log: str, quick: bool) -> None:
+    """Run what is not done yet, until a time of day."""
+    table = rows()
+    done = set(table.network if quick else table.network[table.pt2e_time.notna()])
     for network in NETWORKS:
         if network in done or time.strftime("%H:%M") >= until:
             continue
-        row = row_of(network, limit, log) | {"machine": machine()}
+        row = row_of(network, limit, log, quick) | {"machine": machine()}
         with TABLE.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
             if file.tell() == 0:
@@ -270,6 +287,7 @@ if __name__ == "__main__":
     parser.add_argument("--until", default="24", help="time of day after which none is begun")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one network (600)")
     parser.add_argument("--log", default=os.devnull, help="file for what the networks print")
+    parser.add_argument("--quick", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    run(options.until, options.limit, options.log)
-    PAGE.write_text(page(pd.read_csv(TABLE)))
+    run(options.until, options.limit, options.log, options.quick)
+    PAGE.write_text(page(rows()))

@@ -157,16 +157,21 @@ class Bench:
             model(x)
         return self.traced(Flat(tq.convert(model)).eval(), "eager")
 
-    def pt2e(self, in_float: Iterable[str] = (), name: str = "pt2e") -> tuple[Loader, Path]:
-        """By export (PT2E), compiled."""
+    def pt2e_graph(self, in_float: Iterable[str] = ()) -> nn.Module:
+        """What export (PT2E) makes of the model; it computes in float what int8 will give."""
         from blaze_utils.int8 import pt2e
 
         quantizer = pt2e.inductor_quantizer()
         for part in in_float:
             quantizer.set_module_name_qconfig(f"model.{part}", None)
-        graph = pt2e.quantize_pt2e(self.flat, self.inputs, quantizer, self.example)
+        return pt2e.quantize_pt2e(self.flat, self.inputs, quantizer, self.example)
+
+    def pt2e(self, in_float: Iterable[str] = (), name: str = "pt2e") -> tuple[Loader, Path]:
+        """By export (PT2E), compiled."""
+        from blaze_utils.int8 import pt2e
+
         path = self.folder / f"{name}.pt2"
-        pt2e.package(graph, path, self.example, self.threads)
+        pt2e.package(self.pt2e_graph(in_float), path, self.example, self.threads)
         return lambda: torch._inductor.aoti_load_package(str(path)), path
 
     def pt2e_parts(self) -> tuple[Loader, Path]:

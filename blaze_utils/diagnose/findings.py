@@ -1,19 +1,21 @@
 """What stands between a model and a working int8 conversion: a trial decides, a table explains.
 
-Whether something is a finding is decided by trying it (``trials``). The tables here only say why,
-and what to write instead: ``CAUSES`` for modules, ``MESSAGES`` for the rest. A fix for modules is
-code that was run on a copy, and the finding says how many decibels came of it.
+Whether something is a finding is decided by trying it (``trials``). ``CAUSES`` and the texts in
+``findings.txt`` only say why, and what to write instead. A fix for modules is code that was run on
+a copy, and the finding says how many decibels came of it.
 """
 
 import copy
 import html
 import inspect
 import json
+import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import FunctionType
 
 import pandas as pd
@@ -42,153 +44,48 @@ CODES = {
 }
 """Every code, with the notebook that teaches it, in the order in which a reader meets them."""
 
-AROUND = """x = self.dequant(x)  # before it
-x = self.quant_2(x)  # behind it, with self.quant_2 = QuantStub() in __init__"""
-PACKED = """self.lstm.qconfig = None  # in __init__: the recurrent layer stays float
-x = self.dequant(x)  # before pack_padded_sequence
-x = self.quant_2(x)  # behind pad_packed_sequence"""
-MESSAGES = {
-    "scope": ("NOT_EAGER", "This is {what}: only models of static quantization in eager mode are "
-        "judged.", "diagnose(float_model, example_inputs)  # the module that it was made from"),
-    "forward": ("NOT_COPYABLE", "Its forward has been replaced by a function, which in a copy "
-        "still works with the old modules.", "module.forward = types.MethodType(function, module)"),
-    "copy": ("NOT_COPYABLE", "prepare and convert copy the model, which cannot be copied: {error}.",
-        "# remove attributes that hold results, such as cached outputs"),
-    "weight_g": ("NOT_COPYABLE", "The old weight_norm keeps what cannot be copied: {error}.",
-        "for name in {names}:\n    nn.utils.remove_weight_norm(model.get_submodule(name))"),
-    "engine": ("ENGINE_MISSING", "The quantized engine is 'none': convert stops with \"Didn't find "
-        "engine for operation\".", "torch.backends.quantized.engine = {engine!r}"),
-    "run": ("RUN_FAILED", "The model does not run with these inputs: {error}. The rest of this "
-        "list is what was seen until then.", "{fix}"),
-    "no stubs": ("NO_STUBS", "Nothing turns the input into int8: the first converted layer stops "
-        "with \"Could not run 'quantized::conv2d.new' with arguments from the 'CPU' backend\" or "
-        "the like.",
-        "self.quant, self.dequant = QuantStub(), DeQuantStub()  # in __init__\n"
-        "x = self.quant(x)  # in forward, before the first layer\n"
-        "return self.dequant(x)  # behind the last layer, once for each output"),
-    "stub float": ("STUB_MISPLACED", "This stub has no qconfig while other modules have one: "
-        "convert leaves it.", "module.qconfig = qconfig  # before prepare"),
-    "stub unused": ("STUB_MISPLACED", "This stub is never called.", "# call it, or delete it"),
-    "returns int8": ("STUB_MISPLACED", "The converted model returns a quantized tensor.",
-        "return self.dequant(x)  # once for each output"),
-    "float": ("STUB_MISPLACED", "Its input has not come through a QuantStub, or has left int8: "
-        "convert makes it stop.", "x = self.quant(x)  # before this module\n"
-        "module.qconfig = None  # or let it stay float, before prepare"),
-    "int8": ("STUB_MISPLACED", "This QuantStub is given a tensor that is int8 already.",
-        "# delete this stub, or put a DeQuantStub before it"),
-    "tuple": ("TUPLE_IN_QUANTWRAPPER", "A stub takes one tensor and is given several, as by "
-        "QuantWrapper: \"'tuple' object has no attribute 'dequantize'\".",
-        "self.quant, self.dequant = QuantStub(), DeQuantStub()  # without QuantWrapper\n"
-        "return tuple(self.dequant(output) for output in outputs)"),
-    "stays float": ("STUB_MISPLACED", "This {kind} stays float, since its qconfig is None, but it "
-        "is given int8: \"{error}\".", AROUND),
-    "cat": ("CAT_QUANTIZED", "torch.{op} at {place} joins int8 tensors with different scales. It "
-        "runs, but all get the scale of the first: larger values are clipped.", "{fix}"),
-    "clamp": ("CLAMP_ON_QNNPACK", "{op} at {place}: on qnnpack its values come out in the wrong "
-        "places behind an int8 convolution, without an error.",
-        "x = self.relu(x)  # nn.ReLU, fused with the layer before it"),
-    "kernel": ("WRONG_KERNEL", "{op} at {place} runs in int8, and its values are wrong.", AROUND),
-    "lossy": ("LOW_SQNR", "{op} at {place} leaves ≈ {decibels:.0f} dB of its result.", AROUND),
-    "operator": ("FUNCTIONAL_OP", "{op} at {place} runs between int8 layers. {why} After convert: "
-        "\"{error}\".", "{fix}"),
-    "operators": ("FUNCTIONAL_OP", "Operators without an int8 kernel, {position}: {places}. After "
-        "convert: \"{error}\". Compute them in float, outside the quantized region.", "{fix}"),
-    "packed": ("UNSUPPORTED_MODULE", "{kind} is fed a PackedSequence, which int8 does not know.",
-        PACKED),
-    "norm": ("UNSUPPORTED_MODULE", "{kind} gives what a batch norm gives (tried), but fuse_modules "
-        "and convert go by the exact type. As nn.BatchNorm{dims}d it folds into the layer before.",
-        "for name in {names}:\n"
-        "    old = model.get_submodule(name)\n"
-        "    new = nn.BatchNorm{dims}d(len(old.running_mean), old.eps).eval()\n"
-        "    new.load_state_dict(old.state_dict(), strict=False)\n"
-        "    model.set_submodule(name, {new})  # then fuse it"),
-    "shared": ("SHARED_MODULE", "This {kind} is called {count} times a run and has one scale for "
-        "all of them.", "self.a, self.b = ...  # in __init__: one for each call"),
-    "relu": ("SHARED_MODULE", "This ReLU is called at {count} places. It works, but cannot be "
-        "fused: that leaves an Identity, at the other places too.",
-        "self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # in __init__: one for each place"),
-    "functional relu": ("FUNCTIONAL_RELU", "The ReLU at {place} is a function: it runs in int8, "
-        "but only a module can be fused with the layer before it.",
-        "self.relu = nn.ReLU()  # in __init__: one for each place\nx = self.relu(x)"),
-    "activation": ("ACTIVATION_NOT_FUSABLE", "fuse_modules knows no chain that ends with {kind}: "
-        "it is an operator of its own, which reads and writes every activation{wrong}.",
-        "for name, module in list(model.named_modules()):\n    if type(module) is nn.{kind}:\n"
-        "        model.set_submodule(name, nn.ReLU())  # then train on"),
-    "fuse": ("NOT_FUSED", "{count} of convolution or linear layer, batch norm ({norms}) and ReLU "
-        "could be one int8 operator each, if fused: faster, smaller, and rounded once.",
-        "{again}fuse_modules(model, [\n{listed}\n], inplace=True)"),
-    "failed": ("TRIAL_FAILED", "Taken to int8, the model stops at {step}: \"{error}\". No cause is "
-        "known here.", AROUND),
-    "low": ("LOW_SQNR", "In int8 the model has ≈ {decibels:.0f} dB against float, though no module "
-        "alone is wrong; the lowest are {lowest}.", "{fix}"),
-}
+
+
+def _texts() -> dict[str, tuple[str, str, str]]:
+    text, found = Path(__file__).with_name("findings.txt").read_text(encoding="utf-8"), {}
+    entries = r"^\[(.+?)(?: ([A-Z][A-Z_0-9]+))?\](.*?)(?=^\[|\Z)"
+    for key, code, body in re.findall(entries, text, re.M | re.S):
+        lines = body.strip("\n").split("\n")
+        said = " ".join(line.strip() for line in lines if not line.startswith("    "))
+        fix = "\n".join(line[4:] for line in lines if line.startswith("    "))
+        found[key] = code, said, fix
+    return found
+
+
+MESSAGES = _texts()
 """By a short name: code, explanation and fix."""
-
-# Fixes for modules: code about ``model`` that was run on a copy before it is offered.
-IN_FLOAT = """from torch.ao.quantization import DeQuantStub, QuantStub
-for name in {names}:  # in float, between int8 neighbours
-    module = model.get_submodule(name)
-    module.qconfig = None
-    model.set_submodule(name, nn.Sequential(DeQuantStub(), module, QuantStub()))"""
-IN_FLOAT_MANY = """from blaze_utils.diagnose import InFloat
-for name in {names}:  # in float, between int8 neighbours
-    model.set_submodule(name, InFloat(model.get_submodule(name)))"""
-ENGINE_QCONFIG = """from torch.ao.quantization import get_default_qconfig
-model.qconfig = get_default_qconfig("{engine}")
-for module in model.modules():
-    if getattr(module, "qconfig", None) is not None:
-        module.qconfig = model.qconfig"""
-PARAMETRIZED = """from torch.nn.utils.parametrize import remove_parametrizations
-for name in {names}:  # folds it into the weight
-    remove_parametrizations(model.get_submodule(name), "weight")"""
-NUMBERS = """for name in {names}:
-    conv = model.get_submodule(name)
-    conv.padding = tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size))"""
-PER_TENSOR = """from torch.ao.quantization import default_qconfig
-for name in {names}:  # one scale for all weights of a layer
-    model.get_submodule(name).qconfig = default_qconfig"""
-EMBEDDING = """from torch.ao.quantization import float_qparams_weight_only_qconfig
-for name in {names}:
-    model.get_submodule(name).qconfig = float_qparams_weight_only_qconfig"""
-PRELU = """from torch.ao.quantization import FixedQParamsObserver, QConfig
-slopes = FixedQParamsObserver.with_args(scale=1 / 64, zero_point=128, dtype=torch.quint8)
-for name in {names}:
-    model.get_submodule(name).qconfig = QConfig(model.qconfig.activation, slopes)"""
+IN_FLOAT, IN_FLOAT_MANY = (MESSAGES[key][2] for key in ("in float", "in float many"))
+AROUND, PACKED = (MESSAGES[key][2] for key in ("failed", "packed"))
 UNTRAINED = ", but layers have no signal: random weights?"
-SATURATED = "8-bit activations saturate the sums of processors without VNNI"
-SILENT = "There is no error; a sum has saturated, or a kernel is not right for these sizes"
-
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
 FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack")
 CLAMPS = ("relu6", "hardtanh", "clamp", "clip")
-CAUSES = [
-    (lambda m, t: parametrize.is_parametrized(m), PARAMETRIZED,
-        "convert goes by the exact type, and a parametrization (weight_norm) is a type of its own"),
-    (lambda m, t: type(m) is nn.PReLU, PRELU, "It needs a qconfig that can express 1.0: with "
-        "others convert stops, or positive values are multiplied by the largest slope"),
-    (lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)), EMBEDDING,
-        "It needs a qconfig of its own"),
-    (lambda m, t: isinstance(getattr(m, "padding", 0), str), NUMBERS,
-        "Padding in words has no int8 form, it must be numbers"),
-    (lambda m, t: isinstance(m, TRANSPOSED) and "er channel" in t.error, PER_TENSOR,
-        "It cannot take the scale for each channel of the weights, the default of x86"),
-    (lambda m, t: isinstance(m, (nn.RNNBase, nn.RNNCellBase)) and type(m) is not nn.LSTM, "",
-        "It has no static int8 form (quantize_dynamic has one)"),
-    (lambda m, t: "createStatus" in t.error, "",
-        "QNNPACK refuses the scales: a part of a sum may be at most 2**14 times smaller"),
-    (lambda m, t: t.step == "storing" and t.error, "", "It runs, but cannot be stored or copied"),
-    (lambda m, t: t.bad == "swapped", "", "prepare puts a module of its own in its place"),
-    (lambda m, t: t.bad == "wrong", "", SILENT),
-    (lambda m, t: t.error and any(base in trials.SWAPPED for base in type(m).__mro__[1:]), "",
-        "convert goes by the exact type and leaves a subclass of a layer in float"),
-    (lambda m, t: "uantized" in t.error, "", "int8 has no kernel for it"),
-    (lambda m, t: True, "", "No cause is known here"),
-]
-"""For a module and its trial: does the cause apply, the fix for it ("" for a general one), why."""
+CAUSES = {
+    "parametrized": lambda m, t: parametrize.is_parametrized(m),
+    "prelu": lambda m, t: type(m) is nn.PReLU,
+    "embedding": lambda m, t: isinstance(m, (nn.Embedding, nn.EmbeddingBag)),
+    "words": lambda m, t: isinstance(getattr(m, "padding", 0), str),
+    "per channel": lambda m, t: isinstance(m, TRANSPOSED) and "er channel" in t.error,
+    "recurrent": lambda m, t: isinstance(m, RECURRENT) and type(m) is not nn.LSTM,
+    "unlike": lambda m, t: "createStatus" in t.error,
+    "storing": lambda m, t: t.step == "storing" and t.error,
+    "swapped": lambda m, t: t.bad == "swapped",
+    "wrong": lambda m, t: t.bad == "wrong",
+    "subclass": lambda m, t: t.error and any(k in trials.SWAPPED for k in type(m).__mro__[1:]),
+    "no kernel": lambda m, t: "uantized" in t.error,
+    "unknown": lambda m, t: True,
+}
+"""For a module and its trial, from the particular to the general: which text says why."""
 BAD = {"error": "UNSUPPORTED_MODULE", "swapped": "SWAPPED_MODULE", "wrong": "WRONG_KERNEL",
     "low": "LOW_SQNR"}
 TRIED = 8  # a fix is tried on so many of the modules that it is for
@@ -316,9 +213,9 @@ def diagnose(
 def arguments(model: nn.Module, inputs, kwargs: dict | None) -> tuple[tuple, dict]:
     """Positional and keyword arguments: copies, float32, on the CPU."""
     args, kwargs = inputs if isinstance(inputs, tuple) else (inputs,), kwargs or {}
-    names = inspect.signature(model.forward).parameters.keys()
-    if isinstance(inputs, dict) and inputs.keys() <= names:
-        args, kwargs = (), inputs | kwargs
+    if isinstance(inputs, dict):
+        names = inspect.signature(model.forward).parameters.keys()
+        args, kwargs = ((), inputs | kwargs) if inputs.keys() <= names else (args, kwargs)
 
     def on_cpu(leaf):
         leaf = leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
@@ -383,24 +280,17 @@ def _evaluates(model: nn.Module) -> None:
 # fmt: off
 PTQ, LATER = ("float", "prepared"), ("prepared for QAT", "converted")
 FACTS = [
-    ("ON_CUDA", PTQ, _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is "
-        "computed. The rest was found on a copy that is"), "model.cpu()  # and the inputs as well"),
-    ("NOT_FLOAT32", PTQ, _holders(lambda t: trials.is_real(t) and t.dtype != torch.float32,
+    ("cuda", PTQ, _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is "
+        "computed. The rest was found on a copy that is")),
+    ("dtype", PTQ, _holders(lambda t: trials.is_real(t) and t.dtype != torch.float32,
         "not float32, which is all that prepare and convert take. The rest was found on a copy "
-        "that is"), "model.float()  # and the inputs as well"),
-    ("NO_QCONFIG", PTQ[:1], _has_qconfig, "model.qconfig = ...  # before prepare"),
-    ("TRAINING_MODE", PTQ[1:], _evaluates, "prepared.eval()"),
-    ("FAKE_QUANT_OFF", LATER[:1], checks.assert_fake_quantized,
-        "model.qconfig = get_default_qat_qconfig(torch.backends.quantized.engine)\n"
-        "prepared = prepare_qat(model.train())  # from the float model"),
-    ("NOT_FUSED", LATER, checks.assert_no_batch_norm, "# diagnose the float model"),
-    ("NOT_CALIBRATED", PTQ[1:] + LATER, checks.assert_calibrated,
-        "with torch.inference_mode():\n"
-        "    for image in calibration_images:  # preprocessed as for inference\n"
-        "        prepared(image)\n"
-        "converted = convert(prepared)  # of the prepared model, not of one that was converted"),
+        "that is")),
+    ("qconfig", PTQ[:1], _has_qconfig), ("training", PTQ[1:], _evaluates),
+    ("fake quant", LATER[:1], checks.assert_fake_quantized),
+    ("norms left", LATER, checks.assert_no_batch_norm),
+    ("calibration", PTQ[1:] + LATER, checks.assert_calibrated),
 ]
-"""What is seen without a run: code, at which stages, check, fix."""
+"""What is seen without a run: the text, at which stages, check."""
 # fmt: on
 
 
@@ -443,16 +333,15 @@ class Examination:
     def facts(self) -> Iterator[Finding]:
         """What is seen without a run."""
         called = self.whole.called if self.run is None else self.run.by_module
-        for code, stages, check, fix in FACTS:
+        for key, stages, check in FACTS:
             try:
                 check(self.model) if self.stage in stages else None
             except checks.CheckError as error:
                 names = {name.replace(".activation_post_process", "") for name in error.modules}
-                if code == "NOT_CALIBRATED" and len(called) > 1:  # what is not used does no harm
+                if key == "calibration" and len(called) > 1:  # what is not used does no harm
                     names &= {*called}
                 if names:
-                    module = names.pop() if len(names) == 1 else ""
-                    yield Finding(code, module, f"{error}.", fix, CODES[code])
+                    yield finding(key, names.pop() if len(names) == 1 else "", error=error)
 
     def failed(self) -> Finding:
         """The model itself does not run: why, and whether it runs with other arguments."""
@@ -476,9 +365,9 @@ class Examination:
         self.whole = whole = attempt(self.plain, self.inputs)
         if whole.error:
             return [finding("failed", whole.called[-1], step=whole.step, error=whole.error)]
-        fix = "# from the float model, before prepare:\n" + IN_FLOAT
+        why, fix = MESSAGES["wrong"][1], "# from the float model, before prepare:\n" + IN_FLOAT
         found = [
-            self.described(name, Trial(wrong={name: share}), SILENT, "WRONG_KERNEL", fix, [name])
+            self.described(name, Trial(wrong={name: share}), why, "WRONG_KERNEL", fix, [name])
             for name, share in whole.wrong.items()
             if share > WRONG
         ]
@@ -486,8 +375,7 @@ class Examination:
             if self.stage == "converted" and not self.inputs[1]:
                 checks.assert_cat_keeps_scales(self.plain, *copy.deepcopy(self.inputs[0]))
         except checks.CheckError as error:
-            fix = "x = torch.cat([self.dequant(t) for t in tensors], dim=1)"
-            found.append(Finding("CAT_QUANTIZED", "", f"{error}.", fix, CODES["CAT_QUANTIZED"]))
+            found.append(finding("cat converted", "", error=error))
         return found
 
     def other_norms(self) -> Iterator[Finding]:
@@ -574,9 +462,10 @@ class Examination:
             if args and isinstance(args[0], nn.utils.rnn.PackedSequence):
                 yield finding("packed", name, kind=type(module).__name__)
                 continue
-            cause = next(cause[1:] for cause in CAUSES if cause[0](module, trial))
+            cause = next(key for key, applies in CAUSES.items() if applies(module, trial))
             groups[type(module).__name__, trial.bad, trial.step, trial.error, cause].append(name)
-        for (*_, (own, why)), names in groups.items():
+        for (*_, cause), names in groups.items():
+            _, why, own = MESSAGES[cause]
             worst = min((bad[name] for name in names), key=lambda trial: trial.decibels)
             fix, after = self.remedy(names, own)
             code = "UNSUPPORTED_MODULE" if own else BAD[worst.bad]
@@ -589,7 +478,8 @@ class Examination:
         family = "qnnpack" if self.engine == "qnnpack" else "x86"
         right = repr(trials.engine_qconfig(family))
         used = {repr(self.run.qconfigs[n] or trials.engine_qconfig()) for n in names}
-        of_engine = "" if used == {right} else ENGINE_QCONFIG.replace("{engine}", family)
+        of_engine = MESSAGES["engine qconfig"][2].replace("{engine}", family)
+        of_engine = "" if used == {right} else of_engine
         for fix in filter(None, (own, of_engine, IN_FLOAT, IN_FLOAT_MANY)):
             tried = [self.alone(name, fix) for name in names[:TRIED]]
             if not any(trial.bad for trial in tried):
@@ -598,7 +488,7 @@ class Examination:
 
     def beside(self, name: str) -> Finding:
         """A layer that is right alone and wrong in the model, because of what comes before it."""
-        run, why = self.run, SATURATED
+        run, why = self.run, MESSAGES["saturated"][1]
         values = {value for call in run.by_module[name] for value in call.inputs}
         sources = [call.module for call in run.calls if values.intersection(call.outputs)]
         sources = [n for n in sources if isinstance(run.modules[n], FIXED_RANGE)]

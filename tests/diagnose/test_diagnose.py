@@ -22,7 +22,7 @@ from torch.nn.utils import parametrizations, prune, rnn
 from torchao import quantization as torchao_quantization
 
 from blaze_utils.detector import Blaze, QuantizableBlaze
-from blaze_utils.diagnose import CODES, InFloat, diagnose
+from blaze_utils.diagnose import CODES, InFloat, diagnose, findings
 
 SUPPORTED = torch.backends.quantized.supported_engines
 ENGINES = [engine for engine in ("x86", "onednn", "qnnpack") if engine in SUPPORTED]
@@ -541,6 +541,14 @@ def test_a_module_in_float_passes_everything_on():
 
 
 # What is shown
+
+
+def test_every_text_has_a_code_or_a_cause():
+    codes = {code for code, _, _ in findings.MESSAGES.values()}
+    assert codes - {""} == {*CODES} - {"SWAPPED_MODULE", "WRONG_QCONFIG"}
+    general = {"saturated", "engine qconfig", "in float", "in float many"}
+    keys = {key for key, (code, _, _) in findings.MESSAGES.items() if not code}
+    assert keys == {*findings.CAUSES, *general}
 
 
 def test_the_table():
