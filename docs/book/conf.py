@@ -3,6 +3,7 @@
 The pages lie in build/book-source, where ``sources.py`` has gathered them.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -44,11 +45,16 @@ html_search_scorer = str(HERE / "scorer.js")
 html_copy_source = html_show_sourcelink = html_show_copyright = False
 
 
+# The character is raised by itself: as a superscript it would be raised twice.
+PRIME = r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>"
+
+
 def mathml(display):
     """Write a formula as MathML, which browsers draw by themselves."""
 
     def visit(translator, node):
-        translator.body.append(convert(node.astext(), display=display))
+        text = convert(node.astext(), display=display)
+        translator.body.append(re.sub(PRIME, r"\1<mo lspace='0'>&#x02032;</mo>", text))
         raise nodes.SkipNode
 
     return visit, None

@@ -22,6 +22,9 @@ const errorsLike = (words, { terms, titleterms, docnames, titles, filenames }) =
     .map(([page, share]) => [docnames[page], titles[page], "", null, 30 * share, filenames[page], "text"]);
 };
 
+// A page that is opened from a file may not read the others for a summary.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 const strict = Search._performSearch;
 Search._performSearch = (query, terms, ...others) => {
   const { terms: inText, titleterms: inTitles } = Search._index;

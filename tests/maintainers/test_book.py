@@ -13,19 +13,20 @@ BOOK = ROOT / "docs" / "book"
 MADE = ROOT / ".venv-book" / "made"
 
 
-@pytest.fixture
-def scripts(monkeypatch):
+@pytest.fixture(scope="module")
+def scripts():
     """What builds the book needs nothing but Python, except for Sphinx itself."""
-    monkeypatch.syspath_prepend(str(BOOK))
-    import errors
-    import links
-    import sources
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BOOK))
+        import errors
+        import links
+        import sources
 
-    return errors, links, sources
+        return errors, links, sources.gather()
 
 
 def test_every_entry_of_the_gallery_has_a_page_with_its_message_cause_fix_and_proof(scripts):
-    files = scripts[2].gather()
+    files = scripts[2]
     index = files["notebooks/README.md"]
     for entry in tables.entries(read(tables.GALLERY)):
         name = f"errors/{scripts[0].file_name(entry.heading)}.md"
@@ -38,7 +39,7 @@ def test_every_entry_of_the_gallery_has_a_page_with_its_message_cause_fix_and_pr
 
 
 def test_the_contents_name_every_page_once_and_each_solution_is_folded(scripts):
-    files = scripts[2].gather()
+    files = scripts[2]
     listed = re.findall(r"^(?:.+ <)?(\S+\.(?:md|ipynb))>?$", files["README.md"], flags=re.MULTILINE)
     pages = {n for n in files if n.endswith((".md", ".ipynb")) and not n.startswith("errors/")}
     assert sorted(listed) == sorted(pages - {"README.md"})
