@@ -13,6 +13,16 @@ BOOK = ROOT / "docs" / "book"
 MADE = ROOT / ".venv-book" / "made"
 
 
+@pytest.mark.parametrize("page", [*BOOK.glob("pages/*.md")], ids=lambda page: page.stem)
+def test_what_the_prose_pages_print_is_current(monkeypatch, page):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(BOOK))
+    import figures
+
+    text = page.read_text(encoding="utf-8")
+    assert figures.printed(text) == text, "run: python docs/book/figures.py"
+
+
 @pytest.fixture(scope="module")
 def scripts():
     """What builds the book needs nothing but Python, except for Sphinx itself."""
