@@ -217,13 +217,18 @@ not what it costs a trained one. Agreement of the largest score means little her
 The images are the first {images} of this project's calibration set, cut to a square of {side}
 pixels, or more where the network asks for it.
 
+Of {quick} networks PT2E was converted and compared, but not compiled, for want of time on this
+machine (`--quick`): they have no time and no size, and their float arms are two. `python
+docs/survey.py` goes on with them.
+
 | | |
 | --- | --- |
 {summary}
 
 What `diagnose` found where eager mode was not tried: {eager}.
 
-- *time*: of int8, over the fastest of three float arms (as it is, traced and frozen, compiled).
+- *float ms*: of the fastest of three float arms (as it is, traced and frozen, compiled); *time*:
+  of int8 over that.
 - *PT2E*: exported, weights per channel, compiled ahead of time. *dynamic*: linear layers only.
   *eager*: as the network is, fused as `diagnose` says. Empty: not possible.
 - *size*: of the PT2E file over that of the traced float one.
@@ -266,20 +271,27 @@ def page(table: pd.DataFrame) -> str:
     summary.append(("torchvision's classification among them", measured))
     for way in ("pt2e", "dynamic", "eager"):
         found, times = table[f"{way}_dB"].dropna(), table[f"{way}_time"].dropna()
-        if len(found):
-            said = f"{len(found)} networks; {(found >= 20).sum()} with 20 dB or more, median "
-            said += f"{found.median():.0f} dB; time {times.min():.2f} to {times.max():.2f}"
-            summary.append((way.replace("pt2e", "PT2E"), f"{said}, median {times.median():.2f}"))
+        said = f"{len(found)} networks: median {found.median():.0f} dB, {(found >= 20).sum()} with "
+        said += f"20 dB or more; time of {len(times)}: {times.min():.2f} to {times.max():.2f}, "
+        said += f"median {times.median():.2f}"
+        summary.append((way.replace("pt2e", "PT2E"), said))
     codes = table.eager_why_not.dropna().str.extract(r"findings?: (.*)")[0]
     counts = codes.str.split(", ").explode().value_counts()
     return TEXT.format(
-        done=len(table), all=len(NETWORKS), machine=" and ".join(table.machine.unique()),
-        low=table.load.min(), high=table.load.max(), cores=os.cpu_count(), images=IMAGES, side=SIDE,
+        done=len(table),
+        all=len(NETWORKS),
+        machine=" and ".join(table.machine.unique()),
+        low=table.load.min(),
+        high=table.load.max(),
+        cores=os.cpu_count(),
+        images=IMAGES,
+        side=SIDE,
+        quick=(worked & table.pt2e_time.isna()).sum(),
         summary="\n".join(f"| {name} | {value} |" for name, value in summary),
         eager=", ".join(f"{code} ({count})" for code, count in counts.items()),
         tables="\n\n".join(groups),
         rest=", ".join(name for name in NETWORKS if name not in set(table.network)) or "none",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":
