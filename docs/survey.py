@@ -183,9 +183,10 @@ def machine() -> str:
 
 
 def rows() -> pd.DataFrame:
-    """The last row of each network."""
+    """The last row of each network; one that ran out of time does not replace one that did not."""
     table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
-    return table.drop_duplicates("network", keep="last")
+    best_last = table.why_not.isna().sort_values(kind="stable").index
+    return table.loc[best_last].drop_duplicates("network", keep="last").sort_index()
 
 
 def run(until: str, limit: float, log: str, quick: bool) -> None:
