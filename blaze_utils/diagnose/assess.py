@@ -333,7 +333,7 @@ def decide(ways: pd.DataFrame) -> tuple[str, Path | None]:
     if int8.empty:
         return "Stay in float: no way to int8 works.", None
     if good.empty:
-        name = int8.decibels.idxmax()
+        name = int8.decibels.fillna(-np.inf).idxmax()
         left = f"the best, {name}, has ≈ {int8.decibels[name]:.0f} dB"
         return f"Stay in float, because no way keeps the outputs: {left}.", None
     name = good.ratio.idxmin()

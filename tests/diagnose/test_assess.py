@@ -142,6 +142,7 @@ def ways(**rows):
         ("because no way keeps the outputs: the best, int8 a, has ≈ 12 dB", {
             "int8_a": (0.3, 12, 1, 1, "a"), "int8_b": (0.3, 11, 1, 1, "b")}),
         ("because no way keeps the outputs", {"int8_a": (0.3, 30, 0.9, 1, "a")}),
+        ("the best, int8 a, has ≈ nan dB", {"int8_a": (0.3, np.nan, np.nan, 1, "a")}),
         ("no way to int8 works", {"int8_a": (np.nan, np.nan, np.nan, np.nan, None)}),
     ],
 )  # fmt: skip
