@@ -9,7 +9,7 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ from blaze_utils.diagnose import assess, diagnose
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 CHECKPOINT = DATA / "checkpoints" / "blaze_float.pth"
+SUFFIXES = {"eager": ".safetensors", "pt2": ".pt2", "onnx": ".onnx", "pte": ".pte"}
 
 
 def note(*messages: object) -> None:
@@ -144,18 +145,43 @@ def run_quantize(options: argparse.Namespace) -> int:
     """Quantize, store, and compare with float on the calibration images."""
     if holds_int8(options.checkpoint):
         raise ValueError(f"{options.checkpoint}: is int8 already, expected a float checkpoint")
-    if options.output.is_dir():
-        raise ValueError(f"{options.output}: is a folder, expected the name of a file to write")
+    output = options.output or Path("build", "int8").with_suffix(SUFFIXES[options.to])
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder, expected the name of a file to write")
+    if options.to != "eager" and output.suffix != SUFFIXES[options.to]:
+        raise ValueError(f"{output}: expected a name that ends in {SUFFIXES[options.to]}")
     model, images = detector.load_float(options.checkpoint), data.PhotoFolder(options.folder)
     status = exit_status([*skipped(images), *choose(images, options.images)])
-    converted = int8.quantize_static(model, (sample.image for sample in images), options.engine)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    int8.save_int8(converted, options.output)
-    print(f"{options.output}: for {torch.backends.quantized.engine}, {len(images)} images seen")
-    before, after = (path.stat().st_size for path in (options.checkpoint, options.output))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    converted = write_int8(model, (sample.image for sample in images), output, options)
+    made = options.to if options.to in ("pt2", "pte") else torch.backends.quantized.engine
+    print(f"{output}: for {made}, {len(images)} images seen")
+    before, after = (path.stat().st_size for path in (options.checkpoint, output))
     print(f"bytes                    {before:,} -> {after:,} ({after / before:.2f})")
     print_comparison(model, converted, images)
     return status
+
+
+def write_int8(
+    model: nn.Module, images: Iterator[np.ndarray], path: Path, options: argparse.Namespace
+) -> nn.Module:
+    """Quantize and write the file that ``--to`` asks for; returns what runs it."""
+    from blaze_utils.int8 import export, pt2e, runtimes
+
+    needs = {"onnx": ("onnx", "onnxruntime"), "pte": ("executorch",)}.get(options.to, ())
+    if reason := export.missing(*needs) if needs else None:
+        raise ImportError(reason)
+    part = path.with_name(f"part-{path.name}")  # a file is whole, or not there
+    if options.to == "pt2":
+        pt2e.package(pt2e.quantize_pt2e(model, images), part)
+    elif options.to == "pte":
+        export.export_pte(model, part, images)
+    else:
+        converted = int8.quantize_static(model, images, options.engine)
+        (export.export_int8_onnx if options.to == "onnx" else int8.save_int8)(converted, part)
+    part.replace(path)
+    run = {"pt2": runtimes.packaged, "pte": runtimes.executorch, "onnx": runtimes.onnx_runtime}
+    return converted if options.to == "eager" else run[options.to](path)
 
 
 def choose(folder: data.PhotoFolder, count: int) -> list[object]:
@@ -281,8 +307,9 @@ def parser() -> argparse.ArgumentParser:
     add("folder", type=Path, nargs="?", default=DATA / "calibration", help="photographs (scenes)")
     add("--checkpoint", type=Path, default=CHECKPOINT, help="a float one (ours)")
     add("--images", type=int, default=32, help="how many photographs at most (32)")
+    add("--to", choices=SUFFIXES, default="eager", help="what shall run the file (eager: PyTorch)")
     add("--engine", help="x86, fbgemm, onednn, qnnpack (what suits this processor)")
-    add("--output", type=Path, default="build/int8.safetensors", help="(build/int8.safetensors)")
+    add("--output", type=Path, help="(build/int8 and what --to calls for)")
 
     add = command(run_evaluate, "average precision by the protocol of WIDER FACE")
     add("folder", type=Path, nargs="?", default=DATA / "val", help="with label.txt (our scenes)")

@@ -133,6 +133,15 @@ def test_quantize_stores_an_int8_file_and_compares(photos, tmp_path, capsys):
     assert f"-> {output.stat().st_size:,}" in out and 0.8 < float(out.split()[-1]) <= 1
 
 
+def test_quantize_writes_a_file_for_a_runtime(photos, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    output = tmp_path / "small.onnx"
+    status, out, _ = call(capsys, "quantize", photos, "--to", "onnx", "--output", output)
+    assert status == 0 and [path.name for path in tmp_path.glob("*.onnx")] == ["small.onnx"]
+    assert f"-> {output.stat().st_size:,}" in out and 0.8 < float(out.split()[-1]) <= 1
+    assert "ends in .pt2" in refused(capsys, "quantize", "--to", "pt2", "--output", output)
+
+
 def test_quantize_says_why_it_does_not(photos, tmp_path, int8_file, capsys):
     quantize = ["quantize", photos, "--output", tmp_path / "a"]
     assert "int8 already" in refused(capsys, *quantize, "--checkpoint", int8_file)
