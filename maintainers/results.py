@@ -27,7 +27,6 @@ from maintainers.tables import with_part  # noqa: E402
 
 BUILD, README = ROOT / "build", ROOT / "README.md"
 FLOAT = ROOT / "data" / "checkpoints" / "blaze_float.pth"
-QAT = sorted(FLOAT.parent.glob("qat/qat_3bit*channel*.safetensors"))
 REFERENCE = "float, fused and frozen"
 LAST = {"memory_format": torch.channels_last}
 bytes_of = measure.stored_bytes
@@ -82,6 +81,17 @@ def eager(engine: str) -> nn.Module:
     return int8.quantize_static(detector.load_float(FLOAT), images(), engine)
 
 
+def additions_fused() -> nn.Module:
+    """Quantize with convolution, addition and ReLU in one operator, which onednn alone has."""
+    torch.backends.quantized.engine = "onednn"
+    model = detector.load_float(FLOAT, detector.QuantizableBlaze)
+    model.fuse_model()
+    int8.fuse_add(model)
+    model.qconfig = int8.default_qconfig("onednn")
+    int8.calibrate(prepared := prepare(model), images())
+    return convert(prepared)
+
+
 def frozen(model: nn.Module, x: Tensor) -> Arm:
     """Trace and freeze a model, for inputs in channels_last."""
     module, path = export.trace_frozen(model.to(**LAST), x.contiguous(**LAST)), BUILD / "frozen.pt"
@@ -89,10 +99,9 @@ def frozen(model: nn.Module, x: Tensor) -> Arm:
     return Arm(lambda x: module(x.contiguous(**LAST)), path)
 
 
-def compact(path: Path, model: nn.Module | None = None) -> Arm:
-    """Run what a compact file holds, after storing a model in it, if one is given."""
-    if model is not None:
-        int8.save_int8(model, path)
+def compact(model: nn.Module, path: Path = BUILD / "int8.safetensors") -> Arm:
+    """Store a model in a compact file, and run what that holds."""
+    int8.save_int8(model, path)
     return Arm(int8.load_int8(path), path)
 
 
@@ -119,13 +128,12 @@ def variants(x: Tensor, threads: int) -> dict[str, Arm | str]:
         REFERENCE: lambda: frozen(fused, x),
         "float, eager": lambda: Arm(model, FLOAT),
         "int8 as in the article": article,
-        "fused, calibrated": lambda: compact(BUILD / "int8.safetensors", eager("qnnpack")),
+        "fused, calibrated": lambda: compact(eager("qnnpack")),
         f"the same on {best}, frozen": lambda: frozen(eager(best), x),
+        "on onednn, additions fused, frozen": lambda: frozen(additions_fused(), x),
         "PT2E, compiled": lambda: Arm(pt2e.lower(graph(), x, threads=threads), bytes_of(graph())),
         "ONNX Runtime": lambda: Arm(runtimes.onnx_runtime(onnx(), threads), onnx()),
     }
-    if QAT:
-        makers["QAT, 3 bits per channel"] = lambda: compact(QAT[0])
     arms: dict[str, Arm | str] = {}
     for name, make in makers.items():
         torch.backends.quantized.engine = best
