@@ -9,6 +9,7 @@ import copy
 import json
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -217,7 +218,9 @@ class Bench:
             row["seconds_to_load"] = time.perf_counter() - start - row["seconds_to_make"]
             outputs, row["same_class"] = self.quality(function)
         except Exception as error:
-            return {"why_not": first_sentence(error)}, {}, None
+            where = traceback.extract_tb(error.__traceback__)[-1].name
+            said = first_sentence(error) + f" in {where}" * (not str(error))
+            return {"why_not": said}, {}, None
         row["megabytes"] = path.stat().st_size / 1e6 if path else np.nan
         row["decibels"] = min(outputs.values(), default=np.nan)
         return row, outputs, function

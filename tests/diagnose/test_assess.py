@@ -124,6 +124,11 @@ def test_where_it_hurts_is_measured_layer_by_layer(tmp_path):
         bench = Bench(model, X, tmp_path, 1)
         assert bench.alone("3") < bench.alone("0") - 5
         assert bench.quality(bench.flat)[0] == {"output 0": np.inf}
+        assert bench.attempt(silent)[0] == {"why_not": "AssertionError in silent"}
+
+
+def silent(bench):
+    raise AssertionError
 
 
 def ways(**rows):
