@@ -45,7 +45,7 @@ CHINESE = {
     r"fused, calibrated": "int8，融合并校准",
     r"the same on (\w+), frozen": r"同上，\1 引擎，冻结",
     r"PT2E, compiled": "PT2E，编译",
-    r"QAT, 3 bits per channel": "QAT，逐通道 3 位",
+    r"on (\w+), additions fused, frozen": r"\1 引擎，相加也融合，冻结",
 }
 
 
