@@ -78,6 +78,9 @@ def build(network: str):
         group = {"torchvision": models}.get(library) or getattr(models, library.split(".")[1])
         options = {} if library == "torchvision" else {"weights_backbone": None}
         model = getattr(group, name)(weights=None, **options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and not module.weight.any():
+            torch.nn.init.normal_(module.weight, std=0.02)  # heads that begin with zeros give 0
     return model.eval().get_submodule(part)
 
 
