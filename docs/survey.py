@@ -201,7 +201,9 @@ def run(until: str, limit: float, log: str, quick: bool) -> None:
             continue
         row = row_of(network, limit, log, quick) | {"machine": machine()}
         with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            writer = csv.DictWriter(
+                file, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
+            )
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow({key: "" if value != value else value for key, value in row.items()})
