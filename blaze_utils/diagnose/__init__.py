@@ -3,7 +3,7 @@
 Begin with ``diagnose(model, x)``: it takes copies of any eager model to int8, and says where that
 stops or goes wrong, why, and what to write instead. ``assess`` tries the ways to int8 side by side
 and gives a verdict and a file. ``checks`` is one file to copy into a project of your own: one line
-for each mistake that raises no error. Only ``assess``, when it runs, relies on the room ``int8``.
+for each mistake that raises no error; only it does without the room ``int8``.
 """
 
 from . import checks

@@ -30,6 +30,8 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from blaze_utils.int8 import default_qconfig
+
 from . import checks
 from .checks import FUNCTIONAL, METHODS, dequantized, watching
 
@@ -394,9 +396,13 @@ def without_observers(model: nn.Module) -> nn.Module:
 
 
 def engine_qconfig(engine: str = "") -> tq.QConfig:
-    """The default qconfig of an engine; without a name that of the one in use."""
-    engine = engine or torch.backends.quantized.engine
-    return tq.get_default_qconfig("x86" if engine == "none" else engine)
+    """The default qconfig of an engine; without a name ours of the one in use, which is safe."""
+    used = torch.backends.quantized.engine
+    return (
+        default_qconfig(used)
+        if not engine and used != "none"
+        else tq.get_default_qconfig(engine or "x86")
+    )
 
 
 def without_histogram(qconfig: tq.QConfig) -> tq.QConfig:
