@@ -34,9 +34,6 @@ export PYTHONUTF8 := 1
 # Kernels come from .venv, not from the reader's own Jupyter; JupyterLab does not ask about news.
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/maintainers/lab
-# Threads that wait sleep: spinning ones make everything many times slower as soon as the machine has
-# anything else to do.
-export OMP_WAIT_POLICY := PASSIVE
 
 help:
 	@echo "make lab        JupyterLab, opened at the first notebook"
@@ -77,8 +74,10 @@ run: .venv/made-all
 	@$(RUN) -m maintainers.notebooks run $(NOTEBOOKS)
 	@$(RUN) -m maintainers.results
 
-# Two tests or notebooks at a time, each with one thread.
+# Two tests or notebooks at a time, each with one thread. Threads that wait sleep: where two programs
+# share the cores, spinning ones slow both. (Elsewhere they may spin: waking costs what two threads gain.)
 test check: export OMP_NUM_THREADS := 1
+test check: export OMP_WAIT_POLICY := PASSIVE
 
 test: .venv/made-all
 	@echo "==> Unit tests"
