@@ -21,7 +21,7 @@ import nbformat
 import pytest
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
@@ -89,14 +89,14 @@ def execute(path: Path) -> NotebookNode:
     manager = AsyncKernelManager(
         kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
     )
-    options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+    options = {"timeout": 900, "record_timing": False, "coalesce_streams": True}
     options |= {"force_raise_errors": True, "extra_arguments": ["--log-level=ERROR"]}
     options |= {"resources": {"metadata": {"path": str(path.parent)}}}
     client = NotebookClient(notebook, km=manager, **options)
     print(f"==> {path.name}", flush=True)
     try:
         return client.execute(cleanup_kc=True)
-    except (CellExecutionError, DeadKernelError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         sys.exit(f"==> {path.name}, code cell {client.code_cells_executed}: {error}")
 
 
