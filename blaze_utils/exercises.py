@@ -7,8 +7,8 @@ from typing import Any
 def check(answer: Any, test: Callable[[Any], bool], hint: str) -> None:
     """Print whether an answer is right, without giving the right one away.
 
-    ``answer`` is what the reader typed in, or ``...`` as long as nothing is; ``test`` is called with
-    it and says whether it is right; ``hint`` is what to look at if it is not. An answer that
+    ``answer`` is what the reader typed in, or ``...`` as long as nothing is; ``test`` is called
+    with it and says whether it is right; ``hint`` is what to look at if it is not. An answer that
     ``test`` cannot handle (of the wrong type, say) is not right, and the error is named.
     """
     if answer is ...:

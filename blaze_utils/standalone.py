@@ -2,8 +2,9 @@
 
     python standalone.py MODEL IMAGE [PICTURE]
 
-Copy this file beside the exported one. MODEL is an .onnx file (which takes the package onnxruntime),
-a .pte program (executorch) or a .pt file of a traced module (torch); numpy and opencv do the rest.
+Copy this file beside the exported one. MODEL is an .onnx file (which takes the package
+onnxruntime), a .pte program (executorch) or a .pt file of a traced module (torch); numpy and opencv
+do the rest.
 Prints a line of JSON for each face: its box x1, y1, x2, y2 in pixels, its score, its five landmarks
 x, y; and draws them into PICTURE, if one is named.
 """
@@ -30,7 +31,7 @@ def join(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     """loc, conf and landm from the six maps that an ExecuTorch program gives."""
     rows = [
         m.transpose(0, 2, 3, 1).reshape(1, -1, values)
-        for m, values in zip(maps, (4, 4, 2, 2, 10, 10))
+        for m, values in zip(maps, (4, 4, 2, 2, 10, 10), strict=True)
     ]
     return [np.concatenate(rows[i : i + 2], axis=1) for i in (0, 2, 4)]
 

@@ -1,6 +1,6 @@
 """Draw the rooms of ``blaze_utils`` and who imports whom, from the code, into ``docs/map.svg``.
 
-    python docs/map.py
+python docs/map.py
 """
 
 import ast

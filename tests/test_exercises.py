@@ -13,7 +13,8 @@ from blaze_utils.exercises import check
         (5, "Not yet: Look at the sign.\n"),
         (
             "four",
-            "Not yet: TypeError: unsupported operand type(s) for -: 'str' and 'int'. Look at the sign.\n",
+            "Not yet: TypeError: unsupported operand type(s) for -: 'str' and 'int'. "
+            "Look at the sign.\n",
         ),
     ],
 )
