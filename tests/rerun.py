@@ -20,8 +20,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD, PAGE = ROOT / "build", ROOT / "tests" / "README.md"
 STARTUP = BUILD / "ipython" / "profile_default" / "startup" / "engines.py"  # a kernel runs it first
-ARM = "import torch\ntorch._C._supported_qengines = lambda: [0, 2]  # none and qnnpack, as on Arm\n"
-ARM += "torch.backends.quantized.engine = 'qnnpack'\n"
+ARM = """import torch
+torch._C._supported_qengines = lambda: [0, 2]  # none and qnnpack, as on Arm
+def setter(engine, real=torch._C._set_qengine):
+    if engine not in (0, 2):
+        raise RuntimeError(f"quantized engine {engine} is not supported")
+    real(engine)
+torch._C._set_qengine = setter
+torch.backends.quantized.engine = "qnnpack"
+"""
 AVX2 = {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 SETTINGS = {  # name: variables, runs in a row
     "one thread": ({}, 5),
