@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
-from tqdm.contrib.concurrent import process_map
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blaze_utils.data import format_labels  # noqa: E402
@@ -61,7 +63,9 @@ def draw_folder(folder: Path, count: int, seed: int, quality: int = 95, workers:
     texts = [parts / f"{index:05d}.txt" for index in range(count)]
     pending = [index for index, text in enumerate(texts) if not text.is_file()]
     job = partial(draw_one, folder=folder, seed=seed, quality=quality)
-    process_map(job, pending, max_workers=workers, chunksize=1, desc=f"drawing {folder.name}")
+    # A forked process would inherit OpenCV's pool without its threads, and wait for them forever.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        list(tqdm(pool.map(job, pending), f"drawing {folder.name}", len(pending)))
     write(labels, b"".join(text.read_bytes() for text in texts))
     shutil.rmtree(parts)
 

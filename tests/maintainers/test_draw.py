@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from maintainers.draw import draw_folder, main
@@ -18,6 +20,8 @@ def files(root):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn") / "whole"
+    # OpenCV's threads have started: a process that is forked now would wait for them forever.
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (31, 31), 3)
     draw_folder(folder, 4, seed=2, quality=85, workers=2)
     return folder
 
