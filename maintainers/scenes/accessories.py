@@ -30,11 +30,8 @@ def draw_glasses(rng: Rng, skull: Skull, image: Array) -> None:
             paint(image, inside * uniform(rng, 0, 0.15), (230, 230, 230))
             if chance(rng, 0.15):
                 paint(image, np.exp(-(((x + 0.4 * y) / 0.08) ** 2)) * inside * 0.6, (245, 245, 245))
-        paint(
-            image,
-            np.clip((rim - np.abs(1 - lens) * half_height) / soft + 0.5, 0, 1) * in_front,
-            frame,
-        )
+        edge = np.clip((rim - np.abs(1 - lens) * half_height) / soft + 0.5, 0, 1)
+        paint(image, edge * in_front, frame)
     between = np.abs(tx) < look.eye_x - half_width * 0.95
     temples = (np.abs(tx) > look.eye_x + half_width) & (np.abs(tx) < 1.05) & (skull.front > -0.1)
     bar = np.clip((rim - np.abs(ty - look.eye_y + 0.03)) / soft + 0.5, 0, 1)

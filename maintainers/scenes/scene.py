@@ -131,14 +131,8 @@ def _occluder_mask(rng: Rng, shape: tuple[int, int], x: float, y: float, size: f
     mask = np.zeros(shape, np.uint8)
     if kind == "stick":
         end = (int(x + rng.normal() * size * 2), int(y + rng.normal() * size * 2))
-        cv2.line(
-            mask,
-            (int(x), int(y)),
-            end,
-            255,
-            max(1, int(size * uniform(rng, 0.05, 0.3))),
-            cv2.LINE_AA,
-        )
+        thick = max(1, int(size * uniform(rng, 0.05, 0.3)))
+        cv2.line(mask, (int(x), int(y)), end, 255, thick, cv2.LINE_AA)
     else:
         axes = (int(size * uniform(rng, 0.15, 0.4)), int(size * uniform(rng, 0.15, 0.5)))
         cv2.ellipse(

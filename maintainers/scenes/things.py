@@ -38,10 +38,9 @@ def draw_text(rng: Rng, image: Array) -> None:
     """Letters and digits."""
     x, y, size = _anywhere(rng, image)
     text = "".join(chr(rng.integers(48, 123)) for _ in range(rng.integers(2, 10)))
-    font, thickness = int(rng.integers(0, 7)), int(uniform(rng, 1, 4))
-    cv2.putText(
-        image, text, (x, y), font, size / 40, any_colour(rng).tolist(), thickness, cv2.LINE_AA
-    )
+    font, thick = int(rng.integers(0, 7)), int(uniform(rng, 1, 4))
+    colour = any_colour(rng).tolist()
+    cv2.putText(image, text, (x, y), font, size / 40, colour, thick, cv2.LINE_AA)
 
 
 def draw_ball(rng: Rng, image: Array) -> None:
@@ -52,23 +51,16 @@ def draw_ball(rng: Rng, image: Array) -> None:
         shrink = size * 0.5 * (1 - ring / 14)
         centre = (int(x - ring * size * 0.02), int(y - ring * size * 0.03))
         shade = np.clip(colour * (0.5 + ring * 0.05), 0, 255).tolist()
-        cv2.ellipse(
-            image, centre, (int(shrink), int(shrink * 1.15)), 0, 0, 360, shade, -1, cv2.LINE_AA
-        )
+        axes = (int(shrink), int(shrink * 1.15))
+        cv2.ellipse(image, centre, axes, 0, 0, 360, shade, -1, cv2.LINE_AA)
 
 
 def draw_clock(rng: Rng, image: Array) -> None:
     """Round, with marks inside: the classic false face."""
     x, y, size = _anywhere(rng, image)
     cv2.circle(image, (x, y), int(size * 0.5), (235, 235, 235), -1, cv2.LINE_AA)
-    cv2.circle(
-        image,
-        (x, y),
-        int(size * 0.5),
-        any_colour(rng).tolist(),
-        max(1, int(size * 0.06)),
-        cv2.LINE_AA,
-    )
+    colour, thick = any_colour(rng).tolist(), max(1, int(size * 0.06))
+    cv2.circle(image, (x, y), int(size * 0.5), colour, thick, cv2.LINE_AA)
     for hour in range(12):
         angle = hour * math.pi / 6
         mark = (int(x + math.cos(angle) * size * 0.4), int(y + math.sin(angle) * size * 0.4))
@@ -99,18 +91,13 @@ def draw_coin(rng: Rng, image: Array) -> None:
     slope = cv2.Sobel(relief, cv2.CV_32F, 1, 1, ksize=3)
     light = 0.85 + uniform(rng, 0.05, 0.3) * slope / (np.abs(slope).mean() + 1e-6)
     colour = skin_colour(rng)[0] if chance(rng, 0.3) else any_colour(rng)
-    coin = np.clip(
-        colour * (light * (0.7 + 0.3 * roundness(mask, radius * 0.3)))[..., None], 0, 255
-    )
-    rows, columns = (
-        slice(max(0, y - radius), y + radius + 1),
-        slice(max(0, x - radius), x + radius + 1),
-    )
+    light = light * (0.7 + 0.3 * roundness(mask, radius * 0.3))
+    coin = np.clip(colour * light[..., None], 0, 255)
+    rows, columns = (slice(max(0, at - radius), at + radius + 1) for at in (y, x))
     top, left = rows.start - (y - radius), columns.start - (x - radius)
     part = image[rows, columns]
-    mask, coin = (
-        layer[top : top + len(part), left : left + part.shape[1]] for layer in (mask, coin)
-    )
+    inside = slice(top, top + len(part)), slice(left, left + part.shape[1])
+    mask, coin = mask[inside], coin[inside]
     part[:] = part * (1 - mask[..., None]) + coin * mask[..., None]
 
 
@@ -124,9 +111,8 @@ def draw_wheel(rng: Rng, image: Array) -> None:
         angle = turn + spoke * 2 * math.pi / spokes
         end = (int(x + math.cos(angle) * size * 0.8), int(y + math.sin(angle) * size * 0.8))
         cv2.line(image, (x, y), end, colour, max(1, int(size * 0.05)), cv2.LINE_AA)
-    cv2.circle(
-        image, (x, y), max(1, int(size * uniform(rng, 0.05, 0.3))), any_colour(rng).tolist(), -1
-    )
+    hub = max(1, int(size * uniform(rng, 0.05, 0.3)))
+    cv2.circle(image, (x, y), hub, any_colour(rng).tolist(), -1)
 
 
 def draw_dish(rng: Rng, image: Array) -> None:
@@ -144,17 +130,10 @@ def draw_dish(rng: Rng, image: Array) -> None:
 def draw_fence(rng: Rng, image: Array) -> None:
     """Parallel bars."""
     x, y, size = _anywhere(rng, image)
-    colour = any_colour(rng).tolist()
+    colour, thick = any_colour(rng).tolist(), max(1, int(size * 0.04))
     for bar in range(int(uniform(rng, 3, 12))):
         left = int(x + bar * size * 0.15)
-        cv2.line(
-            image,
-            (left, y),
-            (left, int(y + size * 2)),
-            colour,
-            max(1, int(size * 0.04)),
-            cv2.LINE_AA,
-        )
+        cv2.line(image, (left, y), (left, int(y + size * 2)), colour, thick, cv2.LINE_AA)
 
 
 THINGS: tuple[Callable[[Rng, Array], None], ...] = (

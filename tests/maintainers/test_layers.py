@@ -79,7 +79,7 @@ def test_the_map_is_current():
 # The aim is 5,000, 2,600 and 4,500 lines, and is missed: they may shrink, and not grow.
 @pytest.mark.parametrize(
     ("folder", "lines", "files"),
-    [("blaze_utils", 6660, 34), ("maintainers", 2620, 30), ("tests", 6600, 60)],
+    [("blaze_utils", 6660, 34), ("maintainers", 2600, 30), ("tests", 6600, 60)],
 )
 def test_the_house_stays_small(folder, lines, files):
     paths = python_files(folder)
