@@ -53,8 +53,11 @@ PLACES = [
 ]
 NETWORKS = [network for _, network in sorted(PLACES)]  # of each list some first
 SIDE, IMAGES = 128, 8
-FLOATS = ("float, as it is", "float, traced and frozen", "float, compiled")
-INT8 = {"eager": "int8, eager", "dynamic": "int8, dynamic", "pt2e": "int8, PT2E compiled"}
+FLOATS = ["float, as it is", "float, traced and frozen", "float, ONNX Runtime", "float, compiled"]
+INT8 = {"eager": "int8, eager", "dynamic": "int8, dynamic", "onnx": "int8, ONNX Runtime"}
+INT8["pt2e"] = "int8, PT2E compiled"
+SHOWN = {"pt2e": "PT2E", "onnx": "ONNX", "dynamic": "dynamic", "eager": "eager"}
+GOOD = 20
 COLUMNS = ["network", "side", "parameters", "agree"]
 COLUMNS += [f"{way}_{fact}" for way in INT8 for fact in ("dB", "time", "why_not")]
 COLUMNS += ["megabytes", "int8_megabytes", "float_ms", "why_not", "seconds", "load"]
@@ -114,7 +117,7 @@ def examine(network: str, path: str, quick: bool) -> None:
     torch.set_num_threads(1)
     if quick:
         WAYS[INT8["pt2e"]] = graph
-    ways = [*(FLOATS[:2] if quick else FLOATS), *INT8.values()]
+    ways = [*(FLOATS[:-1] if quick else FLOATS), *INT8.values()]
     start, side = time.time(), int(network.partition("@")[2] or SIDE)
     row = {"network": network, "side": side, "load": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as folder:
@@ -196,7 +199,7 @@ def run(until: str, limit: float, log: str, quick: bool) -> None:
     """Run what is not done yet, until a time of day."""
     table = rows()
     done = set(table.network if quick else table.network[table.pt2e_time.notna()])
-    for network in NETWORKS:
+    for network in sorted(NETWORKS, key=set(table.network).__contains__):  # new ones first
         if network in done or time.strftime("%H:%M") >= until:
             continue
         row = row_of(network, limit, log, quick) | {"machine": machine()}
@@ -213,9 +216,9 @@ TEXT = """# What int8 does to public networks
 
 `assess` ([blaze_utils/diagnose](../blaze_utils/diagnose/assess.py)) on networks of torchvision and
 timm, one after another, by [survey.py](survey.py); the rows are in [survey.csv](survey.csv).
-**{done} of {all} networks were run**: {machine}, one thread. Other programs ran beside it, with a
-load average of {low:.0f} to {high:.0f}. Times are CPU times, measured in turns with the float arms,
-which load disturbs least, but it does: read them to one digit.
+**{done} of {all} networks were run**: {machine}, one thread. The rows that have ONNX Runtime had one
+core and priority there, with other programs on the other core; the rest were measured beside other
+programs. Times are CPU times, in turns with the float arms: read them to one digit.
 
 **The weights are random.** Batch norms have their statistics from two passes over the {images}
 images in training mode, since activations die otherwise. So decibels (SQNR of the worst output
@@ -224,31 +227,35 @@ not what it costs a trained one. Agreement of the largest score means little her
 The images are the first {images} of this project's calibration set, cut to a square of {side}
 pixels, or more where the network asks for it.
 
-Of {quick} networks PT2E was converted and compared, but not compiled, for want of time on this
-machine (`--quick`): they have no time and no size, and their float arms are two. `python
-docs/survey.py` goes on with them.
-
-| | |
+{quick}| | |
 | --- | --- |
 {summary}
 
-Little is left of some networks, whoever rounds: by ONNX Runtime's own quantization, tried on two of
-them, mobilenet_v2 has 8 dB and lcnet_050 has 3, not more than by PT2E. And its float arm, which is
-not among the three here, took 0.23 and 0.14 of the time of these two as they are: where it is an
-option, compare with it (`assess` does).
+{whoever}
 
 What `diagnose` found where eager mode was not tried: {eager}.
 
-- *float ms*: of the fastest of three float arms (as it is, traced and frozen, compiled); *time*:
-  of int8 over that.
-- *PT2E*: exported, weights per channel, compiled ahead of time. *dynamic*: linear layers only.
-  *eager*: as the network is, fused as `diagnose` says. Empty: not possible.
+- *float ms*: of the fastest of four float arms (as it is, traced and frozen, compiled, in ONNX
+  Runtime); *time*: of int8 over that.
+- *PT2E*: exported, weights per channel, compiled ahead of time. *ONNX*: ONNX Runtime's own
+  quantization. *dynamic*: linear layers only. *eager*: as the network is, fused as `diagnose` says.
+  Empty: not possible.
 - *size*: of the PT2E file over that of the traced float one.
 
 {tables}
 
 Not run: {rest}.
 """
+
+QUICK = """Of {count} networks PT2E was converted and compared, but not compiled, for want of time
+(`--quick`): they have no time and no size. `python docs/survey.py` goes on with them. {few} were
+run without ONNX Runtime: the times in their rows are over the best of fewer float arms, which
+flatters int8.
+
+"""
+
+WHOEVER = """Little is left of some networks, whoever rounds: of {few} that have less than {good}
+dB by PT2E, {also} have less by ONNX Runtime's own quantization as well."""
 
 
 def figure(value: float, digits: int = 0, what: str = "") -> str:
@@ -261,7 +268,7 @@ def line(row: pd.Series) -> str:
     why = row.why_not if row.why_not == row.why_not else row.pt2e_why_not
     cells = [row.network.split(".")[-1].partition("@")[0], figure(row.side)]
     cells += [figure(row.parameters / 1e6, 1), figure(row.float_ms, 1)]
-    for way in ("pt2e", "dynamic", "eager"):
+    for way in SHOWN:
         cells += [figure(row[f"{way}_dB"]), figure(row[f"{way}_time"], 2)]
     cells += [figure(row.int8_megabytes / row.megabytes, 2), "" if why != why else str(why)]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
@@ -269,8 +276,9 @@ def line(row: pd.Series) -> str:
 
 def page(table: pd.DataFrame) -> str:
     """The page, from the rows."""
-    head = "| network | side | M weights | float ms | PT2E dB | time | dynamic dB | time "
-    head += "| eager dB | time | size | why not PT2E |\n|" + " --- |" * 12
+    ways = " | ".join(f"{name} dB | time" for name in SHOWN.values())
+    head = f"| network | side | M weights | float ms | {ways} | size | why not PT2E |\n"
+    head += "|" + " --- |" * (6 + 2 * len(SHOWN))
     library = table.network.str.rpartition(".")[0].str.removesuffix(":backbone")
     groups = [
         f"## {name}\n\n{head}\n" + "\n".join(map(line, (row for _, row in rows.iterrows())))
@@ -281,23 +289,25 @@ def page(table: pd.DataFrame) -> str:
     summary.append(("networks with a PT2E row", f"{worked.sum()} of {len(table)}"))
     measured = f"{classes.pt2e_dB.notna().sum()} of {len(classes)}"
     summary.append(("torchvision's classification among them", measured))
-    for way in ("pt2e", "dynamic", "eager"):
+    for way in SHOWN:
         found, times = table[f"{way}_dB"].dropna(), table[f"{way}_time"].dropna()
-        said = f"{len(found)} networks: median {found.median():.0f} dB, {(found >= 20).sum()} with "
-        said += f"20 dB or more; time of {len(times)}: {times.min():.2f} to {times.max():.2f}, "
-        said += f"median {times.median():.2f}"
-        summary.append((way.replace("pt2e", "PT2E"), said))
+        said = f"{len(found)} networks: median {found.median():.0f} dB, {(found >= GOOD).sum()} "
+        said += f"with {GOOD} dB or more; time of {len(times)}: {times.min():.2f} to "
+        said += f"{times.max():.2f}, median {times.median():.2f}"
+        summary.append((SHOWN[way], said))
+    quick = (worked & table.pt2e_time.isna()).sum()
+    with_onnx = table.onnx_dB.notna() | table.onnx_why_not.notna()
+    few = table[(table.pt2e_dB < GOOD) & table.onnx_dB.notna()]
     codes = table.eager_why_not.dropna().str.extract(r"findings?: (.*)")[0]
     counts = codes.str.split(", ").explode().value_counts()
     return TEXT.format(
         done=len(table),
         all=len(NETWORKS),
         machine=" and ".join(table.machine.unique()),
-        low=table.load.min(),
-        high=table.load.max(),
         images=IMAGES,
         side=SIDE,
-        quick=(worked & table.pt2e_time.isna()).sum(),
+        quick=QUICK.format(count=quick, few=(~with_onnx).sum()) if quick else "",
+        whoever=WHOEVER.format(few=len(few), also=(few.onnx_dB < GOOD).sum(), good=GOOD),
         summary="\n".join(f"| {name} | {value} |" for name, value in summary),
         eager=", ".join(f"{code} ({count})" for code, count in counts.items()),
         tables="\n\n".join(groups),
