@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from blaze_utils.measure import approx, compare, sqnr
 
-from .findings import diagnose
+from .findings import WEIGHTED, diagnose
 from .trials import GOOD, first_sentence, tensors, undisturbed
 
 FASTER = 0.95
@@ -36,7 +36,8 @@ RULE = (
     f"the inputs, and it takes at most {FASTER:.0%} of the time of the best float arm"
 )
 DYNAMIC = {nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell}
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+ROUND, ROUND_WEIGHT = tq.default_fake_quant, tq.default_per_channel_weight_fake_quant
+ROUND = ROUND.with_args(observer=tq.MinMaxObserver, reduce_range=False)
 WORST = 5
 MEASURED = {"NOT_FUSED", "FUNCTIONAL_RELU", "ACTIVATION_NOT_FUSABLE", "LOW_SQNR"}
 """What ``diagnose`` says of an eager model that can be tried all the same."""
@@ -113,15 +114,11 @@ class Bench:
 
     def traced(self, model: nn.Module, name: str) -> tuple[Loader, Path]:
         """A model as frozen TorchScript."""
-        path = self.folder / f"{name}.pt"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.jit.save(torch.jit.freeze(torch.jit.trace(model, self.example)), path)
-        return lambda: torch.jit.load(path), path
+        from blaze_utils.int8.export import trace_frozen
 
-    def float_frozen(self) -> tuple[Loader, Path]:
-        """Float, traced and frozen."""
-        return self.traced(self.flat, "float")
+        path = self.folder / f"{name}.pt"
+        torch.jit.save(trace_frozen(model, self.example), path)
+        return lambda: torch.jit.load(path), path
 
     def float_compiled(self) -> tuple[Loader, None]:
         """Float, compiled with frozen weights."""
@@ -175,10 +172,6 @@ class Bench:
         pt2e.package(self.pt2e_graph(in_float), path, self.example, self.threads)
         return lambda: torch._inductor.aoti_load_package(str(path)), path
 
-    def pt2e_parts(self) -> tuple[Loader, Path]:
-        """PT2E with the worst parts in float."""
-        return self.pt2e(self.worst.index, "pt2e_parts_in_float")
-
     def dynamic(self) -> tuple[Loader, Path]:
         """Weights in int8, of linear and recurrent layers only."""
         if not any(type(module) in DYNAMIC for module in self.model.modules()):
@@ -228,32 +221,23 @@ class Bench:
     def alone(self, name: str) -> float:
         """SQNR of the worst output with one layer's input and weight rounded to 8 bits."""
         layer = self.model.get_submodule(name)
-        weight, channels = layer.weight.data, layer.weight.data.flatten(1)
-        scale = channels.abs().amax(1).clamp(min=1e-12) / 127
-        steps = (channels / scale[:, None]).round().clamp(-127, 127)
-        layer.weight.data = (steps * scale[:, None]).view_as(weight)
-        handle = layer.register_forward_pre_hook(lambda _, args: (_rounded(args[0]), *args[1:]))
+        weight, layer.weight.data = layer.weight.data, ROUND_WEIGHT()(layer.weight.data)
+        handle = layer.register_forward_pre_hook(lambda _, args: (ROUND()(args[0]), *args[1:]))
         found = min(self.quality(self.flat, most=2)[0].values(), default=np.nan)
         handle.remove()
         layer.weight.data = weight
         return found
 
 
-def _rounded(x: Tensor) -> Tensor:
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 1e-12)
-    scale = (high - low) / 255
-    return torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, 255)
-
-
 PARTS = f"int8, PT2E, {WORST} parts in float"
 WAYS = {
     "float, as it is": lambda bench: (lambda: bench.flat, None),
-    "float, traced and frozen": Bench.float_frozen,
+    "float, traced and frozen": lambda bench: bench.traced(bench.flat, "float"),
     "float, compiled": Bench.float_compiled,
     "float, ONNX Runtime": Bench.float_onnx,
     "int8, eager": Bench.eager,
     "int8, PT2E compiled": Bench.pt2e,
-    PARTS: Bench.pt2e_parts,
+    PARTS: lambda bench: bench.pt2e(bench.worst.index, "pt2e_parts_in_float"),
     "int8, dynamic": Bench.dynamic,
     "int8, ONNX Runtime": Bench.onnx,
 }

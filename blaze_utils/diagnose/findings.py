@@ -45,7 +45,6 @@ CODES = {
 """Every code, with the notebook that teaches it, in the order in which a reader meets them."""
 
 
-
 def _texts() -> dict[str, tuple[str, str, str]]:
     text, found = Path(__file__).with_name("findings.txt").read_text(encoding="utf-8"), {}
     entries = r"^\[(.+?)(?: ([A-Z][A-Z_0-9]+))?\](.*?)(?=^\[|\Z)"
@@ -60,14 +59,13 @@ def _texts() -> dict[str, tuple[str, str, str]]:
 MESSAGES = _texts()
 """By a short name: code, explanation and fix."""
 IN_FLOAT, IN_FLOAT_MANY = (MESSAGES[key][2] for key in ("in float", "in float many"))
-AROUND, PACKED = (MESSAGES[key][2] for key in ("failed", "packed"))
+OUTSIDE, AROUND, PACKED = (MESSAGES[key][2] for key in ("outside", "failed", "packed"))
 UNTRAINED = ", but layers have no signal: random weights?"
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 RECTIFIERS = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU)
-FIXED_RANGE = (nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack")
 CLAMPS = ("relu6", "hardtanh", "clamp", "clip")
 CAUSES = {
@@ -81,6 +79,7 @@ CAUSES = {
     "storing": lambda m, t: t.step == "storing" and t.error,
     "swapped": lambda m, t: t.bad == "swapped",
     "wrong": lambda m, t: t.bad == "wrong",
+    "small": lambda m, t: t.bad == "low" and t.small,
     "subclass": lambda m, t: t.error and any(k in trials.SWAPPED for k in type(m).__mro__[1:]),
     "no kernel": lambda m, t: "uantized" in t.error,
     "unknown": lambda m, t: True,
@@ -140,8 +139,7 @@ class Findings(list[Finding]):
 
     def to_frame(self) -> pd.DataFrame:
         """One row a finding, in the order of the list; columns as the attributes of ``Finding``."""
-        names = [field.name for field in fields(Finding)]
-        return pd.DataFrame([[getattr(f, name) for name in names] for f in self], columns=names)
+        return pd.DataFrame(map(vars, self), columns=[field.name for field in fields(Finding)])
 
     def _table(self) -> pd.DataFrame:
         def shown(names):
@@ -280,11 +278,9 @@ def _evaluates(model: nn.Module) -> None:
 # fmt: off
 PTQ, LATER = ("float", "prepared"), ("prepared for QAT", "converted")
 FACTS = [
-    ("cuda", PTQ, _holders(lambda t: t.device.type != "cpu", "not on the CPU, where int8 is "
-        "computed. The rest was found on a copy that is")),
-    ("dtype", PTQ, _holders(lambda t: trials.is_real(t) and t.dtype != torch.float32,
-        "not float32, which is all that prepare and convert take. The rest was found on a copy "
-        "that is")),
+    ("cuda", PTQ, _holders(lambda t: t.device.type != "cpu", "not on the CPU")),
+    ("dtype", PTQ, _holders(lambda t: isinstance(t, nn.Parameter) and t.dtype != torch.float32,
+        "not float32")),
     ("qconfig", PTQ[:1], _has_qconfig), ("training", PTQ[1:], _evaluates),
     ("fake quant", LATER[:1], checks.assert_fake_quantized),
     ("norms left", LATER, checks.assert_no_batch_norm),
@@ -323,7 +319,11 @@ class Examination:
         else:
             norms, found = list(self.other_norms()), [*stubs(self.run), *operators(self.run)]
             found += self.attempts(found) if self.engine != "none" else []
-            found += fusion(self.run, self.stage)
+            advice, bad = list(fusion(self.run, self.stage)), {f.module for f in found}
+            clamps = {f.module for f in found if f.code == "CLAMP_ON_QNNPACK"}
+            rectifiers = {f.module for f in advice if f.code == "ACTIVATION_NOT_FUSABLE"}
+            said_twice = {"CLAMP_ON_QNNPACK": rectifiers, "ACTIVATION_NOT_FUSABLE": bad - clamps}
+            found = [f for f in found + advice if f.module not in said_twice.get(f.code, ())]
             covered = tuple(f"{norm.module}." for norm in norms) or "/"
             found = [f for f in found if not f"{f.module}.".startswith(covered)]
             found = norms + list(filter(self.confirmed, found))
@@ -364,7 +364,7 @@ class Examination:
         """About a model that is converted or prepared for QAT: what comes next is tried."""
         self.whole = whole = attempt(self.plain, self.inputs)
         if whole.error:
-            return [finding("failed", whole.called[-1], step=whole.step, error=whole.error)]
+            return [finding("failed", whole.running[-1], step=whole.step, error=whole.error)]
         why, fix = MESSAGES["wrong"][1], "# from the float model, before prepare:\n" + IN_FLOAT
         found = [
             self.described(name, Trial(wrong={name: share}), why, "WRONG_KERNEL", fix, [name])
@@ -382,15 +382,17 @@ class Examination:
         """Batch norms of another class (frozen, synchronized, with its ReLU) that can be folded."""
         groups = defaultdict(list)
         for name, module in self.plain.named_modules():
-            mean, var, weight, bias, eps = (
-                getattr(module, key, None)
-                for key in ("running_mean", "running_var", "weight", "bias", "eps")
-            )
-            if type(module) in NORMS or mean is None or eps is None or name not in self.run.given:
+            keys = "running_mean", "running_var", "weight", "bias", "eps"
+            mean, var, weight, bias, eps = (getattr(module, key, None) for key in keys)
+            if type(module) in NORMS or mean is None or name not in self.run.given:
                 continue
             x = checks.dequantized(tree_leaves(self.run.given[name])[0])
-            norm = nn.functional.batch_norm(x, mean, var, weight, bias, eps=eps)
-            for same, new in ((norm, "new"), (norm.relu(), "nn.Sequential(new, nn.ReLU())")):
+            norm = nn.functional.batch_norm(x, mean, var, weight, bias, eps=eps or 1e-5)
+            ways = {"new": norm, "nn.Sequential(new, nn.ReLU())": norm.relu()}
+            for part, activation in module.named_children():
+                if f"{name}.{part}" in self.run.given:
+                    ways[f"nn.Sequential(new, old.{part})"] = activation(norm)
+            for new, same in ways.items():
                 if trials.decibels(same, module(x)) > SAME:
                     groups[type(module).__name__, max(x.dim() - 2, 1), new].append(name)
                     break
@@ -404,14 +406,14 @@ class Examination:
         if run.has_stub:
             self.whole = whole = attempt(self.plain, self.inputs)
         low = whole.decibels < GOOD
-        wrong = {n for n, share in whole.wrong.items() if share > WRONG}
-        wrong = {u for u in run.units for n in wrong if f"{n}.".startswith(f"{u}.")}
+        wrong = {name for name in run.units if whole.share(name) > WRONG}
         names = {n for n in run.units if type(run.modules[n]) in trials.CUSTOM} | wrong
         if whole.error or low:
             names |= run.units
             names |= {c.module for c in run.calls if c.builtin and (c.error or c.decibels < GOOD)}
         fused = {name for chain in run.chains() for name in chain[1:]}  # see NOT_FUSED
         names = (names & run.given.keys()) - run.stays_float - fused
+        names -= {f.module for f in before if f.code == "STUB_MISPLACED"}
         names = {n for n in names if not isinstance(run.modules[n], QUANT + DEQUANT)}
         alone = {name: self.alone(name) for name in run.modules if name in names}
         fine = ("",) if whole.error or low else ("", "low")
@@ -424,7 +426,7 @@ class Examination:
             if call.decibels < GOOD and not seen:
                 facts = {"op": call.op, "place": call.place, "decibels": call.decibels}
                 found.append(finding("lossy", call.module, **facts))
-        if run.has_stub and not found and not before:
+        if run.has_stub and not found and {f.code for f in before} <= {"SHARED_MODULE"}:
             found += self.unexplained(alone, fused)
         return found
 
@@ -432,20 +434,19 @@ class Examination:
         """About a model that goes wrong though no module of it does."""
         whole, self.untrained = self.whole, any(trial.dead for trial in alone.values())
         if whole.error and not any(type(self.run.modules[n]) is nn.BatchNorm1d for n in fused):
-            yield finding("failed", whole.called[-1], step=whole.step, error=whole.error)
+            yield finding("failed", whole.running[-1], step=whole.step, error=whole.error)
         elif whole.bad == "low" and not self.untrained:
             lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
             shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)
-            fix = IN_FLOAT.replace("{names}", json.dumps(lowest))
-            yield finding("low", "", decibels=whole.decibels, lowest=shown, fix=fix)
+            fix, after = self.on_whole((IN_FLOAT, IN_FLOAT_MANY), lowest)
+            yield finding("low", "", before=whole.decibels, after=after, lowest=shown, fix=fix)
 
     def confirmed(self, found: Finding) -> bool:
         """Whether the whole model, where it could be tried, has the wrong values of a finding."""
         if found.code not in ("WRONG_KERNEL", "CLAMP_ON_QNNPACK"):
             return True
-        wrong = [name for name, share in self.whole.wrong.items() if share > WRONG]
-        inside = any(f"{name}.".startswith(f"{found.module}.") for name in wrong)
-        return inside or self.whole.step != "int8" or bool(self.whole.error)
+        whole = self.whole
+        return whole.share(found.module) > WRONG or whole.step != "int8" or bool(whole.error)
 
     def alone(self, name: str, fix: str = "") -> Trial:
         """One module tried, perhaps with a fix."""
@@ -458,8 +459,9 @@ class Examination:
         """Findings for modules whose trial went wrong, with a cause if one is known, and a fix."""
         groups = defaultdict(list)
         for name, trial in bad.items():
-            module, (args, _) = self.plain.get_submodule(name), self.run.given[name][0]
-            if args and isinstance(args[0], nn.utils.rnn.PackedSequence):
+            module, (args, kwargs) = self.plain.get_submodule(name), self.run.given[name][0]
+            given = [*args, *kwargs.values()]
+            if any(isinstance(value, nn.utils.rnn.PackedSequence) for value in given):
                 yield finding("packed", name, kind=type(module).__name__)
                 continue
             cause = next(key for key, applies in CAUSES.items() if applies(module, trial))
@@ -468,7 +470,7 @@ class Examination:
             _, why, own = MESSAGES[cause]
             worst = min((bad[name] for name in names), key=lambda trial: trial.decibels)
             fix, after = self.remedy(names, own)
-            code = "UNSUPPORTED_MODULE" if own else BAD[worst.bad]
+            code = "UNSUPPORTED_MODULE" if own and cause != "small" else BAD[worst.bad]
             if "get_default_qconfig" in fix:
                 code, why = "WRONG_QCONFIG", f"Its qconfig is not for {self.engine}"
             yield from (self.described(n, worst, why, code, fix, names, after) for n in names)
@@ -480,7 +482,9 @@ class Examination:
         used = {repr(self.run.qconfigs[n] or trials.engine_qconfig()) for n in names}
         of_engine = MESSAGES["engine qconfig"][2].replace("{engine}", family)
         of_engine = "" if used == {right} else of_engine
-        for fix in filter(None, (own, of_engine, IN_FLOAT, IN_FLOAT_MANY)):
+        given = tree_leaves([self.run.given[name][0] for name in names])
+        general = (IN_FLOAT, IN_FLOAT_MANY) if any(map(trials.is_quantized, given)) else (OUTSIDE,)
+        for fix in filter(None, (own, of_engine, *general)):
             tried = [self.alone(name, fix) for name in names[:TRIED]]
             if not any(trial.bad for trial in tried):
                 break
@@ -488,19 +492,19 @@ class Examination:
 
     def beside(self, name: str) -> Finding:
         """A layer that is right alone and wrong in the model, because of what comes before it."""
-        run, why = self.run, MESSAGES["saturated"][1]
-        values = {value for call in run.by_module[name] for value in call.inputs}
-        sources = [call.module for call in run.calls if values.intersection(call.outputs)]
-        sources = [n for n in sources if isinstance(run.modules[n], FIXED_RANGE)]
-        why += f", and {sources[0]} gives 8 bits whatever the qconfig" if sources else ""
-        for names in filter(None, (sources, [name])):
-            fix = IN_FLOAT.replace("{names}", json.dumps(names))
+        _, why, rounded_again = MESSAGES["saturated"]
+        fix, after = self.on_whole((rounded_again, IN_FLOAT), [name], WRONG)
+        wrong = Trial(wrong={name: self.whole.share(name)})
+        return self.described(name, wrong, why, "WRONG_KERNEL", fix, [name], after)
+
+    def on_whole(self, fixes: tuple, names: list[str], wrong: float = 1.0) -> tuple[str, float]:
+        """The first fix after which the model runs and ``names`` are right; its decibels."""
+        for fix in fixes:
+            fix = fix.replace("{names}", json.dumps(names))
             trial = attempt(self.plain, self.inputs, fix)
-            if not trial.error and trial.wrong.get(name, 0.0) <= WRONG:
+            if not trial.error and all(trial.share(name) <= wrong for name in names):
                 break
-        inside = [s for n, s in self.whole.wrong.items() if f"{n}.".startswith(f"{name}.")]
-        wrong = Trial(wrong={name: max(inside)})
-        return self.described(name, wrong, why, "WRONG_KERNEL", fix, names, trial.decibels)
+        return fix, trial.decibels
 
     def described(self, name, trial, why, code, fix, names, after=NAN) -> Finding:
         """A finding about a module that went wrong in a trial."""
@@ -525,8 +529,6 @@ def stubs(run: Run) -> Iterator[Finding]:
     for name, module in run.modules.items():
         if isinstance(module, QUANT + DEQUANT) and name in run.stays_float:
             yield finding("stub float", name)
-        elif isinstance(module, QUANT + DEQUANT) and name not in run.by_module and not run.failure:
-            yield finding("stub unused", name)
     if run.returns_int8:
         yield finding("returns int8", "")
     for call in (call for call in run.calls if call.unit and call.error):
@@ -583,11 +585,8 @@ WITH_TENSOR = {
     "add": "add(a, b)", "mul": "mul(a, b)", "matmul": "matmul(a, b)", "bmm": "matmul(a, b)",
     "cat": "cat([a, b], dim=1)", "concat": "cat([a, b], dim=1)",
 }
-AS_MODULE = {
-    "hardswish": "Hardswish", "elu": "ELU", "prelu": "PReLU", "linear": "Linear",
-    "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d", "batch_norm": "BatchNorm2d",
-    "layer_norm": "LayerNorm", "group_norm": "GroupNorm", "instance_norm": "InstanceNorm2d",
-}
+AS_MODULE = {kind.__name__.lower(): kind.__name__ for kind in trials.SWAPPED}
+AS_MODULE |= {"batchnorm": "BatchNorm2d", "instancenorm": "InstanceNorm2d"}
 # fmt: on
 
 
@@ -595,9 +594,9 @@ def operator(call: Call, run: Run) -> Finding:
     """One operator between layers, and what to write instead of it."""
     op, why, user = call.op, "It has no int8 kernel.", run.only_user(call)
     written = (WITH_NUMBER if len(call.inputs) == 1 else WITH_TENSOR).get(op)
-    if op in AS_MODULE:
-        why = f"Only the module nn.{AS_MODULE[op]} becomes int8, the function does not."
-        fix = f"self.{op} = nn.{AS_MODULE[op]}(...)  # in __init__\nx = self.{op}(x)"
+    if kind := AS_MODULE.get(op.replace("_", "")):
+        why = f"Only the module nn.{kind} becomes int8, the function does not."
+        fix = f"self.{op} = nn.{kind}(...)  # in __init__\nx = self.{op}(x)"
     elif "pack" in op:
         fix = PACKED
     elif op == "view":

@@ -86,6 +86,12 @@ def first_sentence(error: Exception) -> str:
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
+def largest(tree) -> float:
+    """The largest absolute value in all tensors of real numbers; 0.0 if there is none."""
+    real = [leaf for leaf in tensors(tree) if is_real(leaf) and leaf.numel()]
+    return max((float(leaf.abs().max()) for leaf in real), default=0.0)
+
+
 def decibels(expected, actual, other_shape: float = NAN) -> float:
     """SQNR of the worst tensor of ``actual``; infinite if equal, NaN if nothing can be compared."""
     found = []
@@ -159,14 +165,14 @@ class _Recorder(TorchFunctionMode):
 
     def quantized(self, leaf, channels_last: bool = False):
         """A float tensor as int8, with a scale that no other has; anything else as it is."""
-        if not is_real(leaf) or leaf.is_nested or not leaf.numel():
+        if not is_real(leaf) or leaf.is_nested:
             return leaf
         self.count += 1
         leaf = leaf.detach().nan_to_num()
         if channels_last and leaf.dim() == 4:  # as int8 convolutions return their output
             empty = torch.empty(leaf.shape, memory_format=torch.channels_last)
             leaf = empty.copy_(leaf)  # contiguous() would keep the strides of 1 x 1
-        low, high = min(float(leaf.min()), 0.0), max(float(leaf.max()), 0.0)
+        low, high = map(float, nn.functional.pad(leaf.flatten(), (0, 1)).aminmax())  # and zero
         scale = max((high - low) / 255, 1e-7) * (1 + 1e-6 * self.count)
         return torch.quantize_per_tensor(leaf, scale, round(-low / scale), torch.quint8)
 
@@ -398,11 +404,9 @@ def without_observers(model: nn.Module) -> nn.Module:
 def engine_qconfig(engine: str = "") -> tq.QConfig:
     """The default qconfig of an engine; without a name ours of the one in use, which is safe."""
     used = torch.backends.quantized.engine
-    return (
-        default_qconfig(used)
-        if not engine and used != "none"
-        else tq.get_default_qconfig(engine or "x86")
-    )
+    if engine or used == "none":
+        return tq.get_default_qconfig(engine or "x86")
+    return default_qconfig(used)
 
 
 def without_histogram(qconfig: tq.QConfig) -> tq.QConfig:
@@ -418,7 +422,8 @@ class InFloat(nn.Module):
     """A module in float between int8 neighbours, put in before ``prepare``.
 
     The first tensor of its result becomes int8 again, any others stay float. The methods of a
-    ``FloatFunctional`` can be called as before. In a float model it changes nothing.
+    ``FloatFunctional`` can be called, and the module's parts be seen, as before. In a float model
+    it changes nothing.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -429,7 +434,8 @@ class InFloat(nn.Module):
     def __getattr__(self, name: str):
         if name in METHODS:
             return partial(self._run, getattr(self.module, name))
-        return super().__getattr__(name)
+        parts = self._modules if name in self._modules else self.module._modules
+        return parts[name] if name in parts else super().__getattr__(name)
 
     def forward(self, *args, **options):
         """What the module gives."""
@@ -479,10 +485,17 @@ class Trial:
     step: str = "fix"  # done last: "fix", "prepare", "calibration", "convert", "storing" or "int8"
     error: str = ""  # what was said against it there; "" if nothing
     called: list[str] = field(default_factory=lambda: [""])  # modules as they ran in that step
+    running: list[str] = field(default_factory=lambda: [""])  # those that had not come to an end
     in_float: float = INFINITE  # decibels of what prepare puts in its place, against the original
     decibels: float = NAN  # of int8 against float; NaN if nothing could be compared
     wrong: dict[str, float] = field(default_factory=dict)  # as checks.inexact_layers gives it
-    dead: bool = False  # the float result has no signal: its decibels say nothing
+    small: bool = False  # the float result has no signal
+    dead: bool = False  # nor had an input: the signal was lost before, and the decibels say nothing
+
+    def share(self, name: str) -> float:
+        """Of what a module and its parts computed, the largest share that is wrong."""
+        inside = (s for n, s in self.wrong.items() if f"{n}.".startswith(f"{name}."))
+        return max(inside, default=0.0)
 
     @property
     def bad(self) -> str:
@@ -506,8 +519,9 @@ def attempt(model: nn.Module, inputs: tuple[tuple, dict], fix: str = "") -> Tria
     try:
         if stage_of(model) == "float":
             want, before = leaving(model, inputs, trial)
-            values = [float(t.abs().max()) for t in want if t.numel()]
-            trial.dead = max(values, default=1.0) < DEAD
+            given = min(map(largest, filter(is_real, tensors(inputs))), default=0.0)
+            trial.small = 0 < largest(want) < DEAD
+            trial.dead = trial.small and given <= 1000 * largest(want)
             exec(fix, {"model": model, "nn": nn, "torch": torch})
             want = leaving(model, inputs, trial)[0] if fix else want
             trial.step = "prepare"
@@ -535,11 +549,13 @@ def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> tuple[list[Tensor]
     """Run a model: the tensors that leave int8 through a stub (or all), and those returned."""
     left, inside = [], [" "]
     inside += [f"{name}." for name, module in model.named_modules() if is_of_torch_ao(module)]
-    trial.called = [""]
+    trial.called, trial.running = [""], [""]
 
     def around(name, module, run, *args, **kwargs):
         trial.called.append(name)
+        trial.running.append(name)
         result = run(*args, **kwargs)
+        trial.running.pop()
         if isinstance(module, DEQUANT) and not name.startswith(tuple(inside)):
             left.extend(tensors(result))  # an attention dequantizes inside, too
         return result
