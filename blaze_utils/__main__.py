@@ -255,7 +255,10 @@ def readers_model(name: str) -> nn.Module:
     """A model, or what its class or function gives without arguments, by ``MODULE:NAME``."""
     sys.path.insert(0, str(Path.cwd()))  # so that the reader's own modules are found
     torch.manual_seed(0)
-    model = pkgutil.resolve_name(name)
+    try:
+        model = pkgutil.resolve_name(name)
+    except AttributeError as error:
+        raise ValueError(f"{name}: {error}") from error
     return model if isinstance(model, nn.Module) else model()
 
 

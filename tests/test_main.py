@@ -159,6 +159,7 @@ def test_diagnose_a_model_of_the_readers(tmp_path, monkeypatch, capsys):
     status, out, _ = call(capsys, "diagnose", "readers_models:conv", "--input", "1x3x8x8")
     assert status == 1 and "NO_STUBS" in out
     assert "'no_such'" in refused(capsys, "diagnose", "no_such:model")
+    assert "no attribute 'none'" in refused(capsys, "diagnose", "readers_models:none")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "detect", "quantize"])

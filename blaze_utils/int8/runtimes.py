@@ -63,6 +63,7 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
 
 def packaged(path: str | Path, threads: int = 1) -> Runtime:
     """A ``.pt2`` file of ``pt2e.package``, which has set the number of threads."""
+    os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")  # else it reads beyond a smaller input
     module = torch._inductor.aoti_load_package(str(path))
     return Runtime(lambda x: module(torch.from_numpy(x)), f"AOTInductor, {threads} threads")
 

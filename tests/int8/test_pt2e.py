@@ -163,6 +163,8 @@ def test_a_package_runs_without_us_as_it_runs_here(stage, tmp_path):
     for picture in pictures(0, 1) + pictures(0, 1, (96, 128)):
         for exact, found in zip(run(graph, picture), run(model, picture), strict=True):
             assert sqnr(exact, found) > 25, "a value on the border may round to the other side"
+    with pytest.raises(RuntimeError, match="unmatched dim value at 1"):
+        run(model, picture[:, :1])
     torch.save((picture, run(model, picture)), tmp_path / "pair.pt")
     program = f"""
 import sys
