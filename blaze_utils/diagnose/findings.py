@@ -131,8 +131,7 @@ class Findings(list[Finding]):
     def __init__(
         self, findings: Iterable[Finding], about: str, decibels: float, note: str = ""
     ) -> None:
-        order = list(CODES)
-        super().__init__(sorted(dict.fromkeys(findings), key=lambda found: order.index(found.code)))
+        super().__init__(sorted(dict.fromkeys(findings), key=lambda f: list(CODES).index(f.code)))
         count = f"{len(self) or 'no'} finding{'s' * (len(self) != 1)}"
         tried = f"; tried in int8: ≈ {decibels:.0f} dB" if decibels == decibels else ""
         self.title, self.decibels = f"{about}: {count}{tried}{note}", decibels
@@ -230,7 +229,7 @@ def out_of_scope(model: nn.Module) -> Iterator[Finding]:
         elif isinstance(vars(module).get("forward"), FunctionType):
             yield finding("forward", name)
     try:
-        copy.deepcopy(model)
+        copy.deepcopy(model).cpu()
     except Exception as error:
         names = [name for name, module in model.named_modules() if hasattr(module, "weight_g")]
         facts = {"error": trials.first_sentence(error), "names": json.dumps(names)}
@@ -356,8 +355,7 @@ class Examination:
                 others, options = copy.deepcopy(inputs)
                 copy.deepcopy(self.plain)(*others, **options)
                 fix = f"diagnose(model, {call})  # tried: with these arguments it runs"
-        said = trials.first_sentence(self.run.failure)
-        said = f"{type(self.run.failure).__name__}: {said}"
+        said = f"{type(self.run.failure).__name__}: {trials.first_sentence(self.run.failure)}"
         return finding("run", self.run.failed_in, error=said, fix=fix)
 
     def later(self) -> list[Finding]:
@@ -435,6 +433,8 @@ class Examination:
         whole, self.untrained = self.whole, any(trial.dead for trial in alone.values())
         if whole.error and not any(type(self.run.modules[n]) is nn.BatchNorm1d for n in fused):
             yield finding("failed", whole.running[-1], step=whole.step, error=whole.error)
+        elif not whole.error and whole.decibels != whole.decibels:
+            yield finding("failed", "", step="comparing", error="no finite number comes out")
         elif whole.bad == "low" and not self.untrained:
             lowest = sorted(alone, key=lambda name: alone[name].decibels)[:5]
             shown = ", ".join(f"{name} (≈ {alone[name].decibels:.0f} dB)" for name in lowest)

@@ -553,7 +553,7 @@ def leaving(model: nn.Module, inputs: tuple, trial: Trial) -> tuple[list[Tensor]
 
     def around(name, module, run, *args, **kwargs):
         trial.called.append(name)
-        trial.running.append(name)
+        trial.running.append(name.removesuffix(".activation_post_process"))
         result = run(*args, **kwargs)
         trial.running.pop()
         if isinstance(module, DEQUANT) and not name.startswith(tuple(inside)):

@@ -111,9 +111,7 @@ def test_qat_with_the_qconfig_of_ptq_or_with_nothing_is_found():
     with pytest.raises(CheckError, match="no fake quantization"):
         checks.assert_fake_quantized(small())
     checks.assert_fake_quantized(for_qat(tq.get_default_qat_qconfig("x86")))
-
-
-def test_weights_that_only_observe_are_found():
+    # Weights that only observe
     qat = tq.get_default_qat_qconfig("x86")
     with pytest.raises(CheckError, match=r"^module\.0\.weight_fake_quant: observes but"):
         checks.assert_fake_quantized(for_qat(tq.QConfig(qat.activation, default_weight_observer)))
@@ -271,13 +269,10 @@ def converted(model):
 
 
 def test_a_cat_of_different_scales_is_found():
-    with pytest.raises(CheckError, match="torch.cat of 2 quantized tensors with different scales"):
-        checks.assert_cat_keeps_scales(converted(Joined(dequantize_first=False)), X)
-    checks.assert_cat_keeps_scales(converted(Joined(dequantize_first=True)), X)
-
-
-def test_a_cat_of_the_same_scale_passes():
     model = converted(Joined(dequantize_first=False))
+    with pytest.raises(CheckError, match="torch.cat of 2 quantized tensors with different scales"):
+        checks.assert_cat_keeps_scales(model, X)
+    checks.assert_cat_keeps_scales(converted(Joined(dequantize_first=True)), X)
     model.second.scale, model.second.zero_point = model.first.scale, model.first.zero_point
     checks.assert_cat_keeps_scales(model, X)
 

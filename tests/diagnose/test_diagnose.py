@@ -18,7 +18,7 @@ from torch import nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper, quantize_fx
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, prune, rnn
+from torch.nn.utils import parametrizations, rnn
 from torchao import quantization as torchao_quantization
 
 from blaze_utils.detector import Blaze, QuantizableBlaze
@@ -176,7 +176,6 @@ CASES = {
         lambda: chain(nn.Conv2d(3, 8, 4, padding="same")), (UNSUPPORTED, "1")),
     "weight_norm": (lambda: chain(parametrizations.weight_norm(conv())), (UNSUPPORTED, "1")),
     "spectral_norm": (lambda: chain(parametrizations.spectral_norm(conv())), (UNSUPPORTED, "1")),
-    "pruned": (lambda: chain(prune.l1_unstructured(conv(), "weight", 0.5)), (UNSUPPORTED, "1")),
     "a subclass": (lambda: chain(type("Own", (nn.Conv2d,), {})(3, 8, 3)), (UNSUPPORTED, "1")),
     "PReLU": (lambda: chain(conv(), nn.PReLU(8)), (UNSUPPORTED, "2")),
     "embedding": (
@@ -213,6 +212,10 @@ CASES = {
         lambda: (chain(conv(bias=False), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1, bias=False)),
                  X - X.mean((2, 3), keepdim=True)), ("LOW_SQNR", "2")),
     "a product of small values": (lambda: branches(1e-6, "mul"), ("LOW_SQNR", "a")),
+    "not a number": (lambda: (chain(conv()), X * torch.nan), ("TRIAL_FAILED", "0")),
+    "nothing comes out": (
+        lambda: Net(lambda m, x: iter(lambda: m.dequant(m.a(m.quant(x))), 0), a=conv()),
+        ("TRIAL_FAILED", "")),
     # No kernel
     "a weight where int8 has a function": (
         lambda: Net(lambda m, x: m.dequant(m.a(m.quant(x))) * m.a.weight.mean(), a=conv()),
@@ -407,6 +410,7 @@ def test_models_that_cannot_be_copied():
     assert (found.code, found.module) == ("NOT_COPYABLE", "1")
     exec(found.fix, {"model": model, "nn": nn})
     assert diagnose(model, X) == []
+    assert [f.code for f in diagnose(chain(conv()).to("meta"), X)] == ["NOT_COPYABLE"]
     model.forward = lambda x: x
     assert [f.code for f in diagnose(model, X)] == ["NOT_COPYABLE"]
 
