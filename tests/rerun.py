@@ -29,11 +29,26 @@ def setter(engine, real=torch._C._set_qengine):
 torch._C._set_qengine = setter
 torch.backends.quantized.engine = "qnnpack"
 """
+# The engine x86 asks cpuinfo, not FBGEMM, whose kernels to take: every Python runs this first.
+OLDER = BUILD / "novnni" / "sitecustomize.py"
+CPUINFO = r"""import ctypes, pathlib, re, sysconfig
+torch = pathlib.Path(sysconfig.get_path("purelib"), "torch")
+header = (torch / "include/cpuinfo.h").read_text()
+header = re.sub(r"#if CPUINFO_ARCH_X86\n.*?#endif", "", header, flags=re.S)
+body = re.search(r"struct cpuinfo_x86_isa {(.*?)\n};", header, re.S)[1]
+fields = re.findall(r"bool (\w+);", body)
+library = ctypes.CDLL(str(torch / "lib/libtorch.so"))
+library.cpuinfo_initialize()
+known = (ctypes.c_bool * len(fields)).in_dll(library, "cpuinfo_isa")
+for place, field in enumerate(fields):
+    known[place] &= "avx512" not in field and "vnni" not in field
+"""
 AVX2 = {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+AVX2 |= {"ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(OLDER.parent)}
 SETTINGS = {  # name: variables, runs in a row
     "one thread": ({}, 5),
     "two threads": ({"OMP_NUM_THREADS": "2"}, 1),
-    "no VNNI": ({"ATEN_CPU_CAPABILITY": "avx2", **AVX2}, 1),
+    "no VNNI": (AVX2, 1),
     "qnnpack alone": ({"IPYTHONDIR": str(STARTUP.parents[2])}, 1),
 }
 VERSIONS = "import platform, torch; print(platform.python_version(), torch.__version__, sep=', ')"
@@ -85,8 +100,9 @@ if __name__ == "__main__":
     parser.add_argument("--pythons", nargs="+", default=[sys.executable], metavar="PATH")
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     options = parser.parse_args()
-    STARTUP.parent.mkdir(parents=True, exist_ok=True)
-    STARTUP.write_text(ARM, encoding="utf-8")
+    for file, text in {STARTUP: ARM, OLDER: CPUINFO}.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
     for python in options.pythons:
         asked = subprocess.check_output([python, "-c", VERSIONS], text=True).strip()
         for name in options.settings:
