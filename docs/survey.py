@@ -249,8 +249,8 @@ Not run: {rest}.
 
 QUICK = """Of {count} networks PT2E was converted and compared, but not compiled, for want of time
 (`--quick`): they have no time and no size. `python docs/survey.py` goes on with them. {few} were
-run without ONNX Runtime: the times in their rows are over the best of fewer float arms, which
-flatters int8.
+run without ONNX Runtime: a time with a star is over the best of fewer float arms, which flatters
+int8. The summary leaves those out.
 
 """
 
@@ -263,13 +263,19 @@ def figure(value: float, digits: int = 0, what: str = "") -> str:
     return "" if value != value else f"{value:.{digits}f}{what}"
 
 
+def with_onnx(table: pd.DataFrame) -> pd.Series:
+    """Whether ONNX Runtime was tried, for each row."""
+    return table.onnx_dB.notna() | table.onnx_why_not.notna()
+
+
 def line(row: pd.Series) -> str:
     """A network's row of the page."""
+    star = "" if pd.notna(row.onnx_dB) or pd.notna(row.onnx_why_not) else "*"
     why = row.why_not if row.why_not == row.why_not else row.pt2e_why_not
     cells = [row.network.split(".")[-1].partition("@")[0], figure(row.side)]
     cells += [figure(row.parameters / 1e6, 1), figure(row.float_ms, 1)]
     for way in SHOWN:
-        cells += [figure(row[f"{way}_dB"]), figure(row[f"{way}_time"], 2)]
+        cells += [figure(row[f"{way}_dB"]), figure(row[f"{way}_time"], 2, star)]
     cells += [figure(row.int8_megabytes / row.megabytes, 2), "" if why != why else str(why)]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
@@ -289,14 +295,14 @@ def page(table: pd.DataFrame) -> str:
     summary.append(("networks with a PT2E row", f"{worked.sum()} of {len(table)}"))
     measured = f"{classes.pt2e_dB.notna().sum()} of {len(classes)}"
     summary.append(("torchvision's classification among them", measured))
+    fair = with_onnx(table)
     for way in SHOWN:
-        found, times = table[f"{way}_dB"].dropna(), table[f"{way}_time"].dropna()
+        found, times = table[f"{way}_dB"].dropna(), table[f"{way}_time"][fair].dropna()
         said = f"{len(found)} networks: median {found.median():.0f} dB, {(found >= GOOD).sum()} "
         said += f"with {GOOD} dB or more; time of {len(times)}: {times.min():.2f} to "
         said += f"{times.max():.2f}, median {times.median():.2f}"
         summary.append((SHOWN[way], said))
     quick = (worked & table.pt2e_time.isna()).sum()
-    with_onnx = table.onnx_dB.notna() | table.onnx_why_not.notna()
     few = table[(table.pt2e_dB < GOOD) & table.onnx_dB.notna()]
     codes = table.eager_why_not.dropna().str.extract(r"findings?: (.*)")[0]
     counts = codes.str.split(", ").explode().value_counts()
@@ -306,7 +312,7 @@ def page(table: pd.DataFrame) -> str:
         machine=" and ".join(table.machine.unique()),
         images=IMAGES,
         side=SIDE,
-        quick=QUICK.format(count=quick, few=(~with_onnx).sum()) if quick else "",
+        quick=QUICK.format(count=quick, few=(~with_onnx(table)).sum()) if quick else "",
         whoever=WHOEVER.format(few=len(few), also=(few.onnx_dB < GOOD).sum(), good=GOOD),
         summary="\n".join(f"| {name} | {value} |" for name, value in summary),
         eager=", ".join(f"{code} ({count})" for code, count in counts.items()),
