@@ -62,7 +62,10 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
 
 
 def packaged(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pt2`` file of ``pt2e.package``, which has set the number of threads."""
+    """A ``.pt2`` file of ``pt2e.package``, which has set the number of threads.
+
+    An input of another size is a RuntimeError (``AOTI_RUNTIME_CHECK_INPUTS`` is set for that).
+    """
     os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")  # else it reads beyond a smaller input
     module = torch._inductor.aoti_load_package(str(path))
     return Runtime(lambda x: module(torch.from_numpy(x)), f"AOTInductor, {threads} threads")
