@@ -74,10 +74,8 @@ def page_faults(function: Callable[..., Any], *inputs: Any) -> int | None:
 
     Counts the faults without disk access of the whole process, with ``getrusage``: the median of
     five calls after a first one, as a kept heap still grows now and then (twice in 640 calls).
-    Without gradients. The heap stays as it is: call ``keep_heap`` before to compare.
-
-    Returns:
-        The number, or None on Windows, which does not count them in this way.
+    Without gradients. The heap stays as it is: call ``keep_heap`` before to compare. None on
+    Windows, which does not count them in this way.
     """
     with torch.inference_mode():
         counts = []
