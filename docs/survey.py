@@ -2,8 +2,9 @@
 
 ``python docs/survey.py`` appends a row a network to ``survey.csv`` and writes ``survey.md``; the
 last row of a network counts. With ``--quick`` nothing is compiled, so that PT2E has decibels and no
-time; without it, networks that have no time are run (again). Each network runs in a process of its
-own with a time limit. It needs timm (``pip install timm``), which nothing else here does.
+time; without it, networks that lack PT2E's time or ONNX Runtime are run (again). Each network runs
+in a process of its own with a time limit. It needs timm (``pip install timm``), which nothing else
+here does.
 """
 
 import argparse
@@ -198,7 +199,8 @@ def rows() -> pd.DataFrame:
 def run(until: str, limit: float, log: str, quick: bool) -> None:
     """Run what is not done yet, until a time of day."""
     table = rows()
-    done = set(table.network if quick else table.network[table.pt2e_time.notna()])
+    tried = with_onnx(table) & (table.pt2e_time.notna() | table.pt2e_why_not.notna())
+    done = set(table.network if quick else table.network[tried])
     for network in sorted(NETWORKS, key=set(table.network).__contains__):  # new ones first
         if network in done or time.strftime("%H:%M") >= until:
             continue

@@ -2,7 +2,7 @@
 
 Plain numpy and OpenCV on uint8 BGR images ``[H, W, 3]``; boxes are ``[N, 4]`` x1, y1, x2, y2 and
 landmarks ``[N, 5, 2]`` x, y in pixels. All chance comes from the generator that is passed in, so
-that the same generator state gives the same crop.
+that its state decides the crop: torchvision's transforms would draw from PyTorch's global one.
 """
 
 import cv2
