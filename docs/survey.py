@@ -219,7 +219,8 @@ TEXT = """# What int8 does to public networks
 `assess` ([blaze_utils/diagnose](../blaze_utils/diagnose/assess.py)) on networks of torchvision and
 timm, one after another, by [survey.py](survey.py); the rows are in [survey.csv](survey.csv).
 **{done} of {all} networks were run**: {machine}, one thread, on a core of its own, with other
-programs on the other core. Times are CPU times, in turns with the float arms: read them to one digit.
+programs on the other core. Times are CPU times, in turns with the float arms: read them to one
+digit.
 
 **The weights are random.** Batch norms have their statistics from two passes over the {images}
 images in training mode, since activations die otherwise. So decibels (SQNR of the worst output
