@@ -62,7 +62,7 @@ def torchscript(path: str | Path, threads: int = 1) -> Runtime:
 
 
 def packaged(path: str | Path, threads: int = 1) -> Runtime:
-    """A ``.pt2`` file of ``pt2e.package``, which has set the number of threads.
+    """A ``.pt2`` file of ``pt2e.package``, which has set the threads of Inductor's own loops.
 
     An input of another size is a RuntimeError (``AOTI_RUNTIME_CHECK_INPUTS`` is set for that).
     """
